@@ -1,0 +1,82 @@
+"""Adam."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxmxopt._config import DecayRate, NonNegative, Static
+from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._engine import Rates
+from jaxmxopt._numeric import clip, one_minus_power, sqrt, zeros_like
+
+__all__ = ["Adam"]
+
+
+class AdamSlots(NamedTuple):
+    """First and second moment, each like the weight."""
+
+    mean: jax.Array
+    var: jax.Array
+
+
+class Adam(OptimizerDef):
+    r"""Adam (Kingma and Ba, 2015).
+
+    .. math::
+
+        g &= \mathrm{clip}(\mathrm{rescale\_grad}\, g + \mathrm{wd}\, w) \\
+        m &= \beta_1 m + (1 - \beta_1) g \\
+        v &= \beta_2 v + (1 - \beta_2) g^2 \\
+        w &= w - \eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t} \frac{m}{\sqrt{v} + \epsilon}
+
+    As in MXNet, decay is added before clipping and :math:`\epsilon` stands outside the bias
+    correction: optax and torch have :math:`\sqrt{v / (1 - \beta_2^t)} + \epsilon`. MXNet's
+    documentation exchanges the two betas.
+
+    Attributes:
+        beta1: decay rate of the mean, in [0, 1).
+        beta2: decay rate of the variance, in [0, 1).
+        epsilon: added to the root, 0 or more.
+
+    Slots `mean` and `var` have the shape and dtype of the weight (float32 beside a master).
+
+    References:
+        Kingma, Ba: Adam, a method for stochastic optimization. ICLR 2015, arXiv:1412.6980.
+        MXNet: `mxnet.optimizer.Adam`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmxopt as mxopt
+        >>> opt, params = mxopt.Adam(learning_rate=0.1), {"w": jnp.array([1.0, -1.0])}
+        >>> params, state = opt.step(params, {"w": jnp.array([2.0, 3.0])}, opt.init(params))
+        >>> print(params["w"])
+        [ 0.9 -1.1]
+    """
+
+    learning_rate: NonNegative | None = 0.001
+    beta1: DecayRate = 0.9
+    beta2: DecayRate = 0.999
+    epsilon: NonNegative = 1e-8
+    lazy_update: Static[bool] = True
+
+    _slot_types = (AdamSlots,)
+
+    def _slots(self, weight: Any, index: Any) -> AdamSlots:
+        return AdamSlots(zeros_like(weight), zeros_like(weight))
+
+    def _rates(self, lr: Any, wd: Any, t: Any) -> Rates:
+        correction = sqrt(one_minus_power(self.beta2, t)) / one_minus_power(self.beta1, t)
+        return Rates(lr * correction, wd)
+
+    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        g = clip(grad * self.rescale_grad + weight * rates.wd, self.clip_gradient)
+        m = self.beta1 * slots.mean + (1 - self.beta1) * g
+        v = self.beta2 * slots.var + (1 - self.beta2) * g * g
+        return weight - rates.lr * m / (sqrt(v) + self.epsilon), AdamSlots(m, v)
+
+    def _row_rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        if self.clip_gradient is None:
+            return self._rule(rates, weight, grad, slots)
+        g = clip(grad * self.rescale_grad + weight * rates.wd, self.clip_gradient)
+        m = self.beta1 * slots.mean + (1 - self.beta1) * g
+        v = self.beta2 * slots.var + (1 - self.beta2) * (g * g)
+        return weight - rates.lr * m / (sqrt(v) + self.epsilon), AdamSlots(m, v)

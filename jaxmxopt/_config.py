@@ -1,0 +1,284 @@
+"""Immutable records of hyperparameters that are also pytrees.
+
+Subclassing `Config` is enough: annotations say which fields are numbers (leaves, with
+their range), which are static and which hold another record.
+"""
+
+import dataclasses
+import difflib
+import functools
+import math
+import types
+import typing
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Annotated, Any, TypeVar, dataclass_transform
+
+import jax
+import numpy as np
+
+__all__ = [
+    "Config",
+    "DecayRate",
+    "FrozenMap",
+    "Interval",
+    "Node",
+    "NonNegative",
+    "Positive",
+    "Real",
+    "Static",
+    "UnitInterval",
+    "nearest",
+]
+
+Self = TypeVar("Self", bound="Config")
+T = TypeVar("T")
+Scalar = float | jax.Array | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A range of real numbers; `str()` gives it in mathematical notation."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        """Whether a number lies inside; NaN never does."""
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open else value <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        left = "(" if self.low_open or math.isinf(self.low) else "["
+        right = ")" if self.high_open or math.isinf(self.high) else "]"
+        return f"{left}{self.low:g}, {self.high:g}{right}"
+
+
+class _Marker:
+    """Annotation of a field that is not a number."""
+
+
+_STATIC, _NODE = _Marker(), _Marker()
+
+# A number, possibly an array or a tracer: a leaf of the pytree.
+Real = Annotated[Scalar, Interval(low_open=True, high_open=True)]
+NonNegative = Annotated[Scalar, Interval(low=0.0, high_open=True)]
+Positive = Annotated[Scalar, Interval(low=0.0, low_open=True, high_open=True)]
+DecayRate = Annotated[Scalar, Interval(low=0.0, high=1.0, high_open=True)]
+UnitInterval = Annotated[Scalar, Interval(low=0.0, high=1.0)]
+# Part of the structure: a new value compiles anew.
+Static = Annotated[T, _STATIC]
+# Another pytree, or an opaque hashable such as a function, which is then static.
+Node = Annotated[T, _NODE]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns `"; did you mean 'x'?"` for the closest known name, or an empty string."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+class FrozenMap(Mapping[Hashable, Any]):
+    """An immutable mapping in insertion order, hashable by value, equal to a like dict."""
+
+    def __init__(self, items: Mapping[Any, Any] | Iterable[tuple[Any, Any]] = ()) -> None:
+        self._items = dict(items)
+
+    def __getitem__(self, key: Hashable) -> Any:
+        return self._items[key]
+
+    def __iter__(self) -> typing.Iterator[Hashable]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._items.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._items)
+
+
+class _Opaque:
+    """A value that is not a pytree of ours, kept in the structure."""
+
+    def __init__(self, value: Hashable) -> None:
+        self.value = value
+
+
+jax.tree_util.register_pytree_node(
+    _Opaque, lambda node: ((), node.value), lambda value, _: _Opaque(value)
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Field:
+    """What the annotation of one field says."""
+
+    interval: Interval | None
+    optional: bool
+    static: bool
+    kind: type | None = None
+
+
+def _described(annotation: Any) -> _Field:
+    metadata = list(getattr(annotation, "__metadata__", ()))
+    optional = False
+    # `NonNegative | None` is a union around the annotated number.
+    for part in typing.get_args(annotation):
+        metadata.extend(getattr(part, "__metadata__", ()))
+        optional = optional or part is types.NoneType
+    interval = next((m for m in metadata if isinstance(m, Interval)), None)
+    static = any(m is _STATIC for m in metadata)
+    origin = getattr(annotation, "__origin__", None)
+    return _Field(interval, optional, static, origin if origin in (bool, int, str) else None)
+
+
+def _of_kind(owner: str, name: str, value: Any, kind: type) -> Any:
+    """Checks one static value; NumPy's become Python's."""
+    if kind is int and isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+        return int(value)
+    if kind is bool and isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if kind is str and isinstance(value, str):
+        return value
+    raise TypeError(f"{owner}: {name} must be of type {kind.__name__}, got {value!r}.")
+
+
+def _number(owner: str, name: str, value: Any, field: _Field) -> Any:
+    """Checks one number; Python and NumPy numbers become floats, arrays and tracers pass."""
+    if field.kind is not None and value is not None:
+        return _of_kind(owner, name, value, field.kind)
+    interval = field.interval
+    if interval is None or (value is None and field.optional):
+        return value
+    if isinstance(value, (jax.Array, np.ndarray)):
+        return value
+    if isinstance(value, (bool, np.bool_)) or not isinstance(
+        value, (int, float, np.integer, np.floating)
+    ):
+        raise TypeError(f"{owner}: {name} must be a real number, got {value!r}.")
+    if float(value) not in interval:
+        raise ValueError(f"{owner}: {name} must be in {interval}, got {value!r}.")
+    return float(value)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class Config:
+    """Base of immutable keyword-only records that are pytrees.
+
+    Numbers are checked when a record is made by hand and left alone when JAX rebuilds it from
+    leaves, which may then be tracers, arrays or placeholders.
+    """
+
+    _described: typing.ClassVar[Mapping[str, _Field]] = {}
+    _leaf_names: typing.ClassVar[tuple[str, ...]] = ()
+    _static_names: typing.ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, value in vars(cls).items():
+            if name.startswith("_") or name in vars(cls).get("__annotations__", {}):
+                continue
+            kinds = (types.FunctionType, property, classmethod, staticmethod, type)
+            if not isinstance(value, (*kinds, functools.cached_property)):
+                raise TypeError(f"{cls.__name__}.{name} needs an annotation to be a field.")
+        dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
+        if "__init__" in vars(cls):
+            cls.__init__ = _suggesting(cls.__init__)
+        hints = typing.get_type_hints(cls, include_extras=True)
+        names = [field.name for field in dataclasses.fields(cls)]  # pyright: ignore[reportArgumentType]
+        cls._described = types.MappingProxyType({name: _described(hints[name]) for name in names})
+        cls._static_names = tuple(name for name in names if cls._described[name].static)
+        cls._leaf_names = tuple(name for name in names if not cls._described[name].static)
+        jax.tree_util.register_pytree_with_keys(
+            cls, cls._flatten_with_keys, cls._unflatten, cls._flatten
+        )
+
+    def __post_init__(self) -> None:
+        owner = type(self).__name__
+        for name, field in self._described.items():
+            value = getattr(self, name)
+            checked = _number(owner, name, value, field)
+            if checked is not value:
+                object.__setattr__(self, name, checked)
+
+    def _child(self, name: str) -> Any:
+        value = self.__dict__[name]
+        described = self._described[name]
+        if described.interval is None and not isinstance(
+            value, (Config, FrozenMap, types.NoneType)
+        ):
+            return _Opaque(value)
+        return value
+
+    def _flatten(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        children = tuple(self._child(name) for name in self._leaf_names)
+        return children, tuple(self.__dict__[name] for name in self._static_names)
+
+    def _flatten_with_keys(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        children, static = self._flatten()
+        keys = (jax.tree_util.GetAttrKey(name) for name in self._leaf_names)
+        return tuple(zip(keys, children, strict=True)), static
+
+    @classmethod
+    def _unflatten(cls, static: tuple[Any, ...], children: Iterable[Any]) -> Any:
+        self = object.__new__(cls)
+        for name, child in zip(cls._leaf_names, children, strict=True):
+            self.__dict__[name] = child.value if type(child) is _Opaque else child
+        self.__dict__.update(zip(cls._static_names, static, strict=True))
+        return self
+
+    def replace(self: Self, **changes: Any) -> Self:
+        """Returns a copy with some fields changed, checked like a new one."""
+        return dataclasses.replace(self, **changes)  # pyright: ignore[reportArgumentType]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: self.__dict__[name] for name in self._described}
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        mine, structure = jax.tree_util.tree_flatten(self)
+        theirs, other_structure = jax.tree_util.tree_flatten(other)
+        return structure == other_structure and all(
+            np.shape(a) == np.shape(b) and bool(np.all(a == b))
+            for a, b in zip(mine, theirs, strict=True)
+        )
+
+    def __hash__(self) -> int:
+        leaves, structure = jax.tree_util.tree_flatten(self)
+        return hash((type(self), tuple(leaves), structure))
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{field.name}={self.__dict__[field.name]!r}"
+            for field in dataclasses.fields(self)  # pyright: ignore[reportArgumentType]
+            if not _same(self.__dict__[field.name], field.default)
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _same(value: Any, default: Any) -> bool:
+    related = isinstance(value, type(default)) or isinstance(default, type(value))
+    return related and not isinstance(value, (jax.Array, np.ndarray)) and value == default
+
+
+def _suggesting(init: Callable[..., None]) -> Callable[..., None]:
+    """Wraps a constructor so that an unknown keyword names the nearest known one."""
+
+    @functools.wraps(init)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        known = list(type(self).__dataclass_fields__)
+        for name in kwargs:
+            if name not in known:
+                raise TypeError(
+                    f"{type(self).__name__}() got an unknown argument {name!r}"
+                    f"{nearest(name, known)}"
+                )
+        init(self, *args, **kwargs)
+
+    return __init__

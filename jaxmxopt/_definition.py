@@ -1,0 +1,454 @@
+"""The base of all algorithms: common hyperparameters, and the pure functions users call."""
+
+import warnings
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, ClassVar, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from jaxmxopt import _compiled
+from jaxmxopt._config import Config, FrozenMap, Node, NonNegative, Real, Static
+from jaxmxopt._engine import Rates, in_precision
+from jaxmxopt._layout import Layout
+from jaxmxopt._multipliers import Multipliers, find
+from jaxmxopt._state import State
+
+__all__ = ["OptimizerDef"]
+
+Self = TypeVar("Self", bound="OptimizerDef")
+HALF = (jnp.dtype(jnp.float16), jnp.dtype(jnp.bfloat16))
+
+
+class Unasked(float):
+    """A default learning rate: it gives way to a scheduler's."""
+
+
+class OptimizerDef(Config):
+    r"""An optimizer as an immutable value, a pytree of its hyperparameters.
+
+    Its subclasses are the algorithms. All functions are pure: they return new weights and
+    states. They work inside and outside `jax.jit`, and under `vmap`, `scan`, `grad` and
+    `shard_map`.
+
+    The learning rate of an update is `learning_rate`, or `lr_scheduler(t)` with the count `t`
+    already raised, times the weight's `lr_mult`; its decay is `wd` times the weight's `wd_mult`.
+
+    Attributes:
+        learning_rate: the step size, in :math:`[0, \infty)`. With a scheduler that has a
+            `base_lr` a given one overrides it, with a warning. None beside a scheduler.
+        lr_scheduler: any callable from an update count (a traced int32, the first is 1) to a
+            number: those of `jaxmxopt.lr_scheduler`, optax schedules.
+        wd: weight decay, in :math:`[0, \infty)`; where it enters differs between algorithms.
+        rescale_grad: every gradient is multiplied by it first; any real number.
+        clip_gradient: limits the elements of the gradient to `[-clip_gradient, clip_gradient]`;
+            None, 0 and below mean no limit. What is clipped differs between algorithms.
+        begin_num_update: the count that states start from, 0 or more.
+        multi_precision: float32 masters and slots for float16 and bfloat16 weights.
+        lazy_update: a `RowSparse` gradient touches its rows alone.
+        param_idx2name: names of indices, for the multipliers. As in MXNet, a weight named here
+            whose name ends neither in `_weight` nor in `_gamma` has no decay by default.
+        lr_mult: factors of the learning rate by index, name or pattern such as `"*/bias"`.
+        wd_mult: factors of `wd`, likewise.
+    """
+
+    learning_rate: NonNegative | None = Unasked(0.01)
+    lr_scheduler: Node[Callable[[Any], Any] | None] = None
+    wd: NonNegative = 0.0
+    rescale_grad: Real = 1.0
+    clip_gradient: Real | None = None
+    begin_num_update: Static[int] = 0
+    multi_precision: Static[bool] = False
+    lazy_update: Static[bool] = False
+    param_idx2name: Static[Mapping[Hashable, str] | None] = None
+    lr_mult: Node[Mapping[Any, Any] | None] = None
+    wd_mult: Node[Mapping[Any, Any] | None] = None
+
+    # Whether the rule gives the same on some rows of a weight as on the whole.
+    _rowwise: ClassVar[bool] = True
+    # The NamedTuples that the slots may be, `()` written as `tuple`.
+    _slot_types: ClassVar[tuple[type, ...]] = (tuple,)
+    # Endings of the names that decay by default where `param_idx2name` gives names.
+    _decaying: ClassVar[tuple[str, ...]] = ("_weight", "_gamma")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        own = vars(cls).get("learning_rate")
+        if own is not None:
+            cls.learning_rate = Unasked(own)
+        super().__init_subclass__(**kwargs)
+
+    def __post_init__(self) -> None:
+        asked = self.learning_rate is not None and not isinstance(self.learning_rate, Unasked)
+        owner = type(self).__name__
+        if type(self) is OptimizerDef:
+            raise TypeError("OptimizerDef is abstract: make one of its subclasses.")
+        super().__post_init__()
+        if self.lr_scheduler is not None:
+            if not callable(self.lr_scheduler):
+                raise TypeError(
+                    f"{owner}: lr_scheduler must be callable, got {self.lr_scheduler!r}."
+                )
+            if asked:
+                self._set("lr_scheduler", self._overridden(self.lr_scheduler))
+            self._set("learning_rate", None)
+        elif self.learning_rate is None:
+            self._set("learning_rate", float(self._default_learning_rate()))
+        if self.begin_num_update < 0:
+            raise ValueError(
+                f"{owner}: begin_num_update must be 0 or more, got {self.begin_num_update}."
+            )
+        for field in ("lr_mult", "wd_mult"):
+            given = getattr(self, field)
+            if given is not None and not isinstance(given, Multipliers):
+                self._set(field, Multipliers.checked(owner, field, given))
+        if self.param_idx2name is not None:
+            if not isinstance(self.param_idx2name, Mapping):
+                raise TypeError(
+                    f"{owner}: param_idx2name must be a mapping of indices to names, "
+                    f"got {self.param_idx2name!r}."
+                )
+            self._set("param_idx2name", FrozenMap(self.param_idx2name))
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    @classmethod
+    def _default_learning_rate(cls) -> float:
+        return cls.__dataclass_fields__["learning_rate"].default  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _overridden(self, scheduler: Any) -> Any:
+        """The scheduler with the learning rate that was given beside it."""
+        owner, given = type(self).__name__, self.learning_rate
+        if not hasattr(scheduler, "base_lr") or not hasattr(scheduler, "replace"):
+            raise ValueError(
+                f"{owner}: learning_rate={given!r} cannot override {scheduler!r}, which has no "
+                "base_lr; give one of the two."
+            )
+        known = isinstance(given, float) and isinstance(scheduler.base_lr, float)
+        if known and scheduler.base_lr == given:
+            return scheduler
+        warnings.warn(
+            f"{owner}: learning_rate={given!r} overrides base_lr={scheduler.base_lr!r} of "
+            "lr_scheduler.",
+            UserWarning,
+            stacklevel=5,
+        )
+        return scheduler.replace(base_lr=given)
+
+    def replace(self: Self, **changes: Any) -> Self:
+        """Returns a copy with some hyperparameters changed, checked like a new definition."""
+        if "lr_scheduler" in changes:
+            changes.setdefault("learning_rate", None)
+        return super().replace(**changes)
+
+    # What an algorithm says of itself.
+
+    def _slots(self, weight: jax.Array, index: Hashable) -> Any:
+        """The first slots of one weight, in its dtype."""
+        del weight, index
+        return ()
+
+    def _rates(self, lr: Any, wd: Any, t: Any) -> Any:
+        """The scalars of update `t`: Python numbers on the host, or traced."""
+        del t
+        return Rates(lr, wd)
+
+    def _adapt(self, rates: Any, weight: jax.Array, grad: jax.Array) -> Any:
+        """Rates that depend on the whole weight, as it is stored, and the whole gradient."""
+        del weight, grad
+        return rates
+
+    def _adapts(self, name: str) -> bool:
+        """Whether `_adapt` is for the weight of this name."""
+        del name
+        return True
+
+    def _rule(self, rates: Any, weight: jax.Array, grad: jax.Array, slots: Any) -> Any:
+        """One update of one weight: the new weight and slots."""
+        raise NotImplementedError(f"{type(self).__name__} must define _rule.")
+
+    def _row_rule(self, rates: Any, weight: jax.Array, grad: jax.Array, slots: Any) -> Any:
+        """`_rule` on some rows; apart only where MXNet rounds in another order there."""
+        return self._rule(rates, weight, grad, slots)
+
+    def _check_weight(self, weight: Any) -> None:
+        """Raises ValueError for a weight that the algorithm cannot have."""
+        del weight
+
+    # Names, multipliers and rates of one weight.
+
+    def _name(self, index: Hashable) -> str:
+        return str((self.param_idx2name or {}).get(index, index))
+
+    def _multipliers(self, index: Hashable) -> tuple[Any, Any]:
+        """The factors of learning rate and decay, None where nothing was said."""
+        name = (self.param_idx2name or {}).get(index)
+        wd_mult = find(self.wd_mult, index, name)
+        if wd_mult is None and name is not None and not name.endswith(self._decaying):
+            wd_mult = 0.0
+        return find(self.lr_mult, index, name), wd_mult
+
+    def _rates_at(self, t: jax.Array, lr_mult: Any, wd_mult: Any, dtype: Any) -> Any:
+        """The rates of update `t`, traced."""
+        lr = self.learning_rate if self.lr_scheduler is None else self.lr_scheduler(t)
+        opt, lr, lr_mult, wd_mult = in_precision((self, lr, lr_mult, wd_mult), dtype)
+        lr = lr if lr_mult is None else lr * lr_mult
+        wd = opt.wd if wd_mult is None else opt.wd * wd_mult
+        return opt._rates(lr, wd, t)
+
+    def _check_slots(self, prefix: str, slots: Any, weight: Any) -> None:
+        """Raises for slots that are not of this algorithm or not of this weight."""
+        if type(slots) not in self._slot_types:
+            expected = " or ".join(kind.__name__ for kind in self._slot_types)
+            raise _compiled.WrongKindError(
+                f"{prefix}state is of another algorithm: slots must be {expected}, "
+                f"got {type(slots).__name__}."
+            )
+        self._check_weight(weight)
+        expected = jax.eval_shape(lambda w: self._slots(w, 0), weight)
+        for name in getattr(slots, "_fields", ()):
+            given, wanted = getattr(slots, name), getattr(expected, name, None)
+            if given is not None and wanted is not None and given.shape != wanted.shape:
+                raise _compiled.MismatchError(
+                    f"{prefix}state.slots.{name} has shape {given.shape}, "
+                    f"expected {wanted.shape} for a weight of shape {weight.shape}."
+                )
+
+    # One weight.
+
+    def create_state(self, index: Hashable, weight: Any) -> State:
+        """Makes the state of one weight.
+
+        Args:
+            index: any hashable; the weight's key in `lr_mult` and `wd_mult`.
+            weight: a floating array of any shape.
+
+        Returns:
+            A `State` without a master, its slots in the dtype and on the devices of the weight.
+
+        Raises:
+            TypeError: the weight is not a floating array.
+        """
+        weight = self._floating("create_state", index, weight)
+        return State(self._first_count(), self._checked_slots("create_state", index, weight), None)
+
+    def create_state_multi_precision(self, index: Hashable, weight: Any) -> State:
+        """Makes the state of one weight, with a float32 master where `multi_precision` wants one.
+
+        Half-precision weights without `multi_precision` warn, once a process.
+        """
+        call = "create_state_multi_precision"
+        weight = self._floating(call, index, weight)
+        master = self._master(weight)
+        full = weight if master is None else master
+        return State(self._first_count(), self._checked_slots(call, index, full), master)
+
+    def update(self, index: Hashable, weight: Any, grad: Any, state: State) -> tuple[Any, State]:
+        """Updates one weight.
+
+        Args:
+            index: as given to `create_state`; static under `jax.jit`.
+            weight: floating, of any shape.
+            grad: an array of the same shape, or a `RowSparse` of that shape.
+            state: of this weight; its master is used where it has one.
+
+        Returns:
+            The new weight, of the old one's shape and dtype, and the new state.
+
+        Raises:
+            ValueError: shapes do not fit. Nothing has changed then, nor with a TypeError.
+            TypeError: an argument is not a floating array, or the state is of another algorithm.
+        """
+        run, numbers = self._prepared(index)
+        try:
+            return run(numbers, weight, grad, state)
+        except (_compiled.MismatchError, _compiled.WrongKindError) as error:
+            kind = ValueError if isinstance(error, ValueError) else TypeError
+            raise kind(f"{type(self).__name__}.update({index!r}): {error}") from None
+
+    def update_multi_precision(
+        self, index: Hashable, weight: Any, grad: Any, state: State
+    ) -> tuple[Any, State]:
+        """MXNet's name for `update`, which follows the state it is given."""
+        return self.update(index, weight, grad, state)
+
+    # Whole trees.
+
+    def init(self, params: Any) -> State:
+        """Makes the state of a tree of weights.
+
+        Args:
+            params: any pytree of floating arrays. The index of a leaf is its path joined by `/`,
+                such as `"decoder/0/kernel"`.
+
+        Returns:
+            One `State` for the tree. Small weights of one shape share their slots' arrays;
+            `state.unpack(params)` shows them weight by weight.
+
+        Raises:
+            TypeError: a leaf is not a floating array; the message has its path.
+        """
+        names, weights, _ = _compiled.flatten_with_names(params)
+        states = [
+            self.create_state_multi_precision(name, weight)
+            for name, weight in zip(names, weights, strict=True)
+        ]
+        return self._packed(names, weights, states, self._first_count())
+
+    def step(
+        self, params: Any, grads: Any, state: State, *, where: Any = None, donate: bool = False
+    ) -> tuple[Any, State]:
+        """Updates a whole tree of weights in one compiled call.
+
+        Args:
+            params: the tree of weights.
+            grads: a tree of the same structure; a leaf may be a `RowSparse`.
+            state: from `init`.
+            where: a scalar bool array; False leaves everything untouched, counts included.
+            donate: reuse the buffers of `params` and `state`, which are dead afterwards.
+                Without effect inside another `jax.jit`, which has its own `donate_argnums`.
+
+        Returns:
+            The new weights and the new state.
+
+        Raises:
+            ValueError: structures or shapes do not fit; the message has the path. Nothing has
+                changed then, nor with a TypeError.
+            TypeError: a leaf is not a floating array, or the state is of another algorithm.
+        """
+        structure, numbers = self._numbers(None)
+        run = _compiled.step(structure, donate)
+        try:
+            if not isinstance(state, State):
+                raise _compiled.WrongKindError(
+                    f"state must be a State, got {type(state).__name__}."
+                )
+            return run(numbers, params, state, grads, where)
+        except (_compiled.MismatchError, _compiled.WrongKindError) as error:
+            kind = ValueError if isinstance(error, ValueError) else TypeError
+            raise kind(f"{type(self).__name__}.step: {error}") from None
+
+    def pack(self, params: Any, states: Any) -> State:
+        """Makes the state of a tree from states weight by weight: the inverse of `State.unpack`.
+
+        Args:
+            params: the tree of weights.
+            states: a tree like `params` of `State`, all with the same `num_update`.
+
+        Raises:
+            ValueError: structures differ, or so do the counts.
+        """
+        names, weights, tree = _compiled.flatten_with_names(params)
+        leaves, states_tree = jax.tree.flatten(states, is_leaf=lambda x: isinstance(x, State))
+        if states_tree != tree:
+            raise ValueError(
+                f"{type(self).__name__}.pack: states must be a tree like params with a State for "
+                f"every weight, got {states_tree}, expected {tree}."
+            )
+        counts = [leaf.num_update for leaf in leaves]
+        known = [int(c) for c in counts if not isinstance(c, Tracer)]
+        if len(set(known)) > 1:
+            raise ValueError(
+                f"{type(self).__name__}.pack: all num_update must be equal, "
+                f"got {sorted(set(known))}."
+            )
+        return self._packed(names, weights, leaves, counts[0] if counts else self._first_count())
+
+    def _packed(self, names: Any, weights: Any, states: Any, num_update: Any) -> State:
+        kinds = [
+            (self._adapts(self._name(name)), jax.tree.structure(state))
+            for name, state in zip(names, states, strict=True)
+        ]
+        layout = Layout.of(weights, kinds)
+        slots = layout.pack([state.slots for state in states])
+        return State(num_update, slots, layout.pack([state.master for state in states]))
+
+    # Pieces of the above.
+
+    def _first_count(self) -> jax.Array:
+        return jnp.asarray(self.begin_num_update, jnp.int32)
+
+    def _floating(self, call: str, index: Hashable, weight: Any) -> Any:
+        if isinstance(weight, float):
+            weight = jnp.asarray(weight)
+        if not hasattr(weight, "dtype") or not jnp.issubdtype(weight.dtype, jnp.floating):
+            given = getattr(weight, "dtype", type(weight).__name__)
+            raise TypeError(
+                f"{type(self).__name__}.{call}({index!r}): weight must be an array of a real "
+                f"floating dtype, got {given}."
+            )
+        return weight
+
+    def _checked_slots(self, call: str, index: Hashable, weight: Any) -> Any:
+        try:
+            self._check_weight(weight)
+        except ValueError as error:
+            raise ValueError(f"{type(self).__name__}.{call}({index!r}): {error}") from None
+        return self._slots(weight, index)
+
+    def _master(self, weight: Any) -> Any:
+        if weight.dtype not in HALF:
+            return None
+        if self.multi_precision:
+            return weight.astype(jnp.float32)
+        _warn_of_half_precision(type(self).__name__)
+        return None
+
+    def _numbers(self, index: Hashable) -> tuple[Any, Any]:
+        """The structure and the numbers that a compiled function takes.
+
+        For one weight (`index` not None) the multipliers are looked up and the rest of the
+        tables left out, so that all weights share their compiled functions.
+        """
+        tree: Any = self
+        if index is not None:
+            bare = object.__new__(type(self))
+            bare.__dict__.update(self.__getstate__())
+            bare.__dict__.update(lr_mult=None, wd_mult=None, param_idx2name=None)
+            tree = (bare, *self._multipliers(index))
+        leaves, structure = jax.tree.flatten(tree)
+        if leaves and all(type(leaf) is float for leaf in leaves):
+            dtype = np.float64 if double_precision() else np.float32
+            return structure, np.asarray(leaves, dtype)
+        return structure, tuple(leaves)
+
+    def _prepared(self, index: Hashable) -> tuple[Any, Any]:
+        """The compiled update of one index and its numbers, remembered."""
+        cache = self.__dict__.setdefault("_cache", {})
+        key = (index, double_precision())
+        try:
+            return cache[key]
+        except KeyError:
+            pass
+        except TypeError:
+            raise TypeError(
+                f"{type(self).__name__}.update: index must be hashable, got {index!r}."
+            ) from None
+        structure, numbers = self._numbers(index)
+        run = _compiled.update(structure, self._adapts(self._name(index)))
+        if isinstance(numbers, np.ndarray):
+            with jax.ensure_compile_time_eval():
+                numbers = jnp.asarray(numbers)
+        cache[key] = run, numbers
+        return run, numbers
+
+
+def double_precision() -> bool:
+    """Whether JAX has 64-bit types."""
+    return bool(jax.config.jax_enable_x64)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+_warned: set[str] = set()
+
+
+def _warn_of_half_precision(owner: str) -> None:
+    if owner not in _warned:
+        _warned.add(owner)
+        warnings.warn(
+            f"{owner}: state of half-precision weights is kept in half precision, which loses "
+            "small updates; multi_precision=True keeps float32 masters.",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,194 @@
+"""How a rule runs: precision, skipping, rows, groups. All of it once, around every rule.
+
+A rule sees one weight in compute precision, its gradient, its slots and the rates of this
+update, and returns the new weight and slots.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmxopt._layout import stack, unstack
+from jaxmxopt._sparse import RowSparse
+
+__all__ = ["Rates", "Rule", "compute_dtype", "in_precision", "update_group", "update_weight"]
+
+
+class Rates(NamedTuple):
+    """The scalars of one update of one weight, multipliers and schedule already in them."""
+
+    lr: Any
+    wd: Any
+
+
+class Rule(Protocol):
+    """What the engine asks of an algorithm."""
+
+    lazy_update: bool
+    _rowwise: bool
+
+    def _adapt(self, rates: Any, weight: jax.Array, grad: jax.Array) -> Any: ...
+
+    def _rule(self, rates: Any, weight: jax.Array, grad: jax.Array, slots: Any) -> Any: ...
+
+    def _row_rule(self, rates: Any, weight: jax.Array, grad: jax.Array, slots: Any) -> Any: ...
+
+
+def compute_dtype(dtype: Any) -> Any:
+    """The precision of the arithmetic: float32 for half precision, else the weight's own."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def in_precision(tree: Any, dtype: Any) -> Any:
+    """Rounds every floating leaf to a dtype; counts and keys stay."""
+
+    def cast(leaf: Any) -> Any:
+        leaf = jnp.asarray(leaf)
+        return lax.convert_element_type(leaf, dtype) if _floating(leaf) else leaf
+
+    return jax.tree.map(cast, tree)
+
+
+def _floating(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def update_weight(
+    opt: Any, rates: Any, weight: Any, grad: Any, slots: Any, master: Any, ok: Any, adapts: bool
+) -> tuple[Any, Any, Any]:
+    """One update of one weight.
+
+    Args:
+        opt: the algorithm, its numbers traced.
+        rates: its `Rates`.
+        weight: as stored, of any floating dtype.
+        grad: an array or a `RowSparse`.
+        slots: the algorithm's slots, as stored.
+        master: the weight in full precision, or None.
+        ok: scalar bool, False to leave everything as it is; None for always.
+        adapts: whether rates that depend on the whole weight (LARS) apply to this one.
+
+    Returns:
+        The new weight, slots and master, in the dtypes of the old ones.
+    """
+    dtype = compute_dtype(weight.dtype)
+    opt, rates = in_precision(opt, dtype), in_precision(rates, dtype)
+    if isinstance(grad, RowSparse):
+        if opt.lazy_update and opt._rowwise:
+            return _update_rows(opt, rates, weight, grad, slots, master, ok, adapts)
+        grad = grad.astype(dtype).todense()
+    grad = grad.astype(dtype)
+    full = weight.astype(dtype)
+    if adapts:
+        rates = opt._adapt(rates, full, grad)
+    if master is not None:
+        full = master
+    new, new_slots = opt._rule(rates, full, grad, in_precision(slots, dtype))
+    new_slots = _stored(slots, new_slots, ok)
+    if master is None:
+        return _stored(weight, new, ok), new_slots, None
+    new_master = _stored(master, new, ok)
+    return _stored(weight, new_master, ok), new_slots, new_master
+
+
+def _stored(old: Any, new: Any, ok: Any) -> Any:
+    """Rounds to the dtypes of the old values, which stay where `ok` is False."""
+
+    def keep(old: Any, new: Any) -> Any:
+        new = new.astype(old.dtype) if _floating(old) else new
+        return new if ok is None else jnp.where(ok, new, old)
+
+    return jax.tree.map(keep, old, new)
+
+
+def _update_rows(
+    opt: Any,
+    rates: Any,
+    weight: Any,
+    grad: RowSparse,
+    slots: Any,
+    master: Any,
+    ok: Any,
+    adapts: bool,
+) -> tuple[Any, Any, Any]:
+    """Updates the rows that a gradient holds and reads no others."""
+    dtype = compute_dtype(weight.dtype)
+    rows = grad.astype(dtype).unique()
+    if adapts:
+        rates = opt._adapt(rates, weight.astype(dtype), rows.values)
+    height = weight.shape[0]
+
+    def take(leaf: Any) -> Any:
+        return leaf.at[rows.indices].get(
+            mode="fill", fill_value=0, indices_are_sorted=True, unique_indices=True
+        )
+
+    def put(leaf: Any, new: Any) -> Any:
+        return leaf.at[rows.indices].set(
+            new, mode="drop", indices_are_sorted=True, unique_indices=True
+        )
+
+    def per_row(leaf: Any) -> bool:
+        return leaf.ndim > 0 and leaf.shape[0] == height
+
+    old_weight = take(weight)
+    old_master = None if master is None else take(master)
+    old_slots = jax.tree.map(lambda leaf: take(leaf) if per_row(leaf) else leaf, slots)
+    full = old_weight.astype(dtype) if old_master is None else old_master
+    new, new_slots = opt._row_rule(rates, full, rows.values, in_precision(old_slots, dtype))
+    new_slots = _stored(old_slots, new_slots, ok)
+    slots = jax.tree.map(
+        lambda leaf, new: put(leaf, new) if per_row(leaf) else new, slots, new_slots
+    )
+    if old_master is not None:
+        new = _stored(old_master, new, ok)
+        master = put(master, new)
+    return put(weight, _stored(old_weight, new, ok)), slots, master
+
+
+def update_group(
+    opt: Any,
+    rates: Sequence[Any],
+    weights: Sequence[Any],
+    grads: Sequence[Any],
+    slots: Any,
+    master: Any,
+    ok: Any,
+    adapts: Sequence[bool],
+) -> tuple[list[Any], Any, Any]:
+    """One update of the weights of a group, whose slots and masters are stacked.
+
+    Weights of one shape run as one: the rule is mapped over the leading axis. Members that
+    differ in kind (a row-sparse gradient among dense ones) run one by one.
+    """
+    count = len(weights)
+    if count == 1:
+        new, slots, master = update_weight(
+            opt, rates[0], weights[0], grads[0], slots, master, ok, adapts[0]
+        )
+        return [new], slots, master
+    if len(set(adapts)) > 1 or any(isinstance(grad, RowSparse) for grad in grads):
+        parts = zip(
+            rates,
+            weights,
+            grads,
+            unstack(slots, count),
+            unstack(master, count),
+            adapts,
+            strict=True,
+        )
+        results = [update_weight(opt, r, w, g, s, m, ok, a) for r, w, g, s, m, a in parts]
+        new, new_slots, new_masters = zip(*results, strict=True)
+        return list(new), stack(new_slots), stack(new_masters)
+    same = all(rate is rates[0] for rate in rates)
+    dtype = compute_dtype(weights[0].dtype)
+    mapped = jax.vmap(
+        lambda rate, w, g, s, m: update_weight(opt, rate, w, g, s, m, ok, adapts[0]),
+        in_axes=(None if same else 0, 0, 0, 0, 0),
+    )
+    rate = rates[0] if same else stack([in_precision(rate, dtype) for rate in rates])
+    new, slots, master = mapped(rate, stack(weights), stack(grads), slots, master)
+    return unstack(new, count), slots, master

@@ -1,0 +1,73 @@
+"""Multipliers of learning rate and weight decay, looked up by index, name or pattern."""
+
+import fnmatch
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmxopt._config import FrozenMap
+
+__all__ = ["Multipliers", "find"]
+
+
+class Multipliers(FrozenMap):
+    """An immutable mapping from index, name or pattern to a factor; the factors are leaves."""
+
+    @classmethod
+    def checked(cls, owner: str, field: str, given: Mapping[Any, Any]) -> "Multipliers":
+        """Makes one from a user's mapping, refusing what is not a number."""
+        if not isinstance(given, Mapping):
+            raise TypeError(f"{owner}: {field} must be a mapping, got {given!r}.")
+        return cls((key, _factor(owner, f"{field}[{key!r}]", given[key])) for key in given)
+
+
+def _factor(owner: str, what: str, value: Any) -> Any:
+    if isinstance(value, (jax.Array, np.ndarray)):
+        return value
+    if isinstance(value, (bool, np.bool_)) or not isinstance(
+        value, (int, float, np.integer, np.floating)
+    ):
+        raise TypeError(f"{owner}: {what} must be a real number, got {value!r}.")
+    if not np.isfinite(value):
+        raise ValueError(f"{owner}: {what} must be finite, got {value!r}.")
+    return float(value)
+
+
+def _flatten(multipliers: Multipliers) -> tuple[tuple[Any, ...], tuple[Hashable, ...]]:
+    return tuple(multipliers.values()), tuple(multipliers)
+
+
+def _flatten_with_keys(multipliers: Multipliers) -> tuple[tuple[Any, ...], tuple[Hashable, ...]]:
+    pairs = tuple((jax.tree_util.DictKey(key), value) for key, value in multipliers.items())
+    return pairs, tuple(multipliers)
+
+
+def _unflatten(keys: tuple[Hashable, ...], values: Iterable[Any]) -> Multipliers:
+    return Multipliers(zip(keys, values, strict=True))
+
+
+jax.tree_util.register_pytree_with_keys(Multipliers, _flatten_with_keys, _unflatten, _flatten)
+
+
+def find(multipliers: Mapping[Any, Any] | None, index: Hashable, name: str | None) -> Any:
+    """Returns the factor of one weight, or None where nothing matches.
+
+    An exact index goes before an exact name, and both before patterns (`"*/bias"`), of which the
+    first that matches counts. Patterns are matched against the name, or a string index.
+    """
+    if not multipliers:
+        return None
+    if index in multipliers:
+        return multipliers[index]
+    if name is None and isinstance(index, str):
+        name = index
+    if name is None:
+        return None
+    if name in multipliers:
+        return multipliers[name]
+    for key, value in multipliers.items():
+        if isinstance(key, str) and fnmatch.fnmatchcase(name, key):
+            return value
+    return None

@@ -1,0 +1,38 @@
+"""The state of one weight, or of a whole tree of weights."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+__all__ = ["State"]
+
+
+class State(NamedTuple):
+    """What an optimizer remembers between updates: of one weight, or of a tree.
+
+    Attributes:
+        num_update: int32 scalar, the updates so far.
+        slots: for one weight the algorithm's own NamedTuple under MXNet's names, `()` where it
+            has none; for a tree the same, laid out for speed: see `unpack`.
+        master: the float32 copy of a half-precision weight, or None.
+    """
+
+    num_update: jax.Array
+    slots: Any
+    master: Any
+
+    def unpack(self, params: Any) -> Any:
+        """Shows the state of a tree weight by weight.
+
+        Args:
+            params: the tree that the state was made for.
+
+        Returns:
+            A tree like `params` with a `State` for every weight. Leaves that the engine keeps
+            stacked are sliced out; `OptimizerDef.pack` goes back.
+        """
+        weights, structure = jax.tree.flatten(params)
+        slots = self.slots.unpack(weights)
+        masters = self.master.unpack(weights)
+        states = [State(self.num_update, *both) for both in zip(slots, masters, strict=True)]
+        return jax.tree.unflatten(structure, states)
