@@ -103,7 +103,12 @@ _FTRL = Recording(
     default_rate=True,
     zero_rate=False,
 )
-_DCASGD = Recording("DCASGD", ("mom", "previous_weight"))
+_DCASGD = Recording(
+    "DCASGD",
+    ("mom", "previous_weight"),
+    rates=(0.01, 0.02, 0.05, 0.1),
+    gradients=("normal", "zeros"),  # It squares them: large ones blow its weights up.
+)
 _LAZY = {"lazy_update": (LEFT_OUT, False)}
 
 
@@ -127,13 +132,13 @@ RECORDINGS: dict[str, tuple[Recording, ...]] = {
         ),
     ),
     "sgld": (Recording("SGLD", zero_rate=False),),
-    "dcasgd": (replace(_DCASGD, own={"lamda": (LEFT_OUT, 0.5, 0.0, 2.0)}),),
+    "dcasgd": (replace(_DCASGD, own={"lamda": (LEFT_OUT, 0.5, 0.0, 0.2)}),),
     "dcasgd_momentum": (
         replace(
             _DCASGD,
             own={
                 "momentum": (0.9, 0.5),
-                "lamda": (LEFT_OUT, 0.5, 2.0),
+                "lamda": (LEFT_OUT, 0.5, 0.2),
                 "learning_rate": (0.01, 0.05, 0.1),  # 2.x has another default.
             },
             mxnet="2.0.0b1",

@@ -248,7 +248,7 @@ def _draw_gradient(
     if not case["sparse"]:
         note(f"grad/{k}", values)
         return mx.nd.array(values, dtype=dtype)
-    rows = np.sort(rng.choice(shape[0], rng.integers(1, shape[0] + 1), replace=False))
+    rows = np.sort(rng.choice(shape[0], rng.integers(shape[0] + 1), replace=False))
     note(f"rows/{k}", rows.astype(np.int64))
     note(f"values/{k}", values[rows])
     note(f"row_counts/{k}", np.int64(len(rows)))
