@@ -1,0 +1,101 @@
+"""Settings of every test: eight CPU devices, strict promotion, fixed seeds."""
+
+import os
+
+# Read when jax is imported, so before it.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import random
+from collections.abc import Iterator
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+
+import jaxmxopt
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+hypothesis.settings.register_profile(
+    "fast",
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.function_scoped_fixture,
+    ],
+)
+hypothesis.settings.load_profile("fast")
+
+
+ALGORITHMS = sorted(
+    (
+        value
+        for value in vars(jaxmxopt).values()
+        if isinstance(value, type)
+        and issubclass(value, jaxmxopt.OptimizerDef)
+        and value is not jaxmxopt.OptimizerDef
+    ),
+    key=lambda cls: cls.__name__,
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test that asks for `cls` once for every exported algorithm."""
+    if "cls" in metafunc.fixturenames:
+        metafunc.parametrize("cls", ALGORITHMS, ids=lambda cls: cls.__name__)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    """Starts the global generators anew for every test."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """64-bit types for one test."""
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+class Compilations:
+    """Counts what XLA compiles while it is entered."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> "Compilations":
+        self.count = 0
+        _COUNTERS.append(self)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        _COUNTERS.remove(self)
+
+
+_COUNTERS: list[Compilations] = []
+
+
+def _on_duration(event: str, duration: float, **kwargs: object) -> None:
+    if event == "/jax/core/compile/backend_compile_duration":
+        for counter in _COUNTERS:
+            counter.count += 1
+
+
+jax.monitoring.register_event_duration_secs_listener(_on_duration)
+
+
+@pytest.fixture
+def compilations() -> Compilations:
+    """A context that counts compilations: `with compilations as seen: ...`, `seen.count`."""
+    return Compilations()

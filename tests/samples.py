@@ -1,0 +1,99 @@
+"""Definitions and small trees of weights that suit every algorithm."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxmxopt as mxopt
+
+# What each algorithm is tried with beside a rate and decay: all of its numbers off their defaults.
+OWN: dict[str, dict[str, Any]] = {
+    "AdaBelief": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3},
+    "AdaDelta": {"rho": 0.8, "epsilon": 1e-3},
+    "AdaGrad": {"eps": 1e-3},
+    "Adam": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3},
+    "AdamW": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3},
+    "Adamax": {"beta1": 0.8, "beta2": 0.95},
+    "DCASGD": {"momentum": 0.7, "lamda": 0.1},
+    "FTML": {"beta1": 0.5, "beta2": 0.95, "epsilon": 1e-3},
+    "Ftrl": {"lamda1": 0.02, "beta": 0.8},
+    "GroupAdaGrad": {"eps": 1e-3},
+    "LAMB": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3, "lower_bound": 0.1, "upper_bound": 9.0},
+    "LANS": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3, "lower_bound": 0.1, "upper_bound": 9.0},
+    "LARS": {"momentum": 0.7, "eta": 0.02, "eps": 1e-3},
+    "LBSGD": {"momentum": 0.7, "batch_scale": 2, "warmup_epochs": 1, "updates_per_epoch": 4},
+    "NAG": {"momentum": 0.7},
+    "Nadam": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3, "schedule_decay": 0.01},
+    "RMSProp": {"gamma1": 0.8, "gamma2": 0.7, "epsilon": 1e-3, "centered": True},
+    "SGD": {"momentum": 0.7},
+    "SGLD": {"seed": 3},
+    "Signum": {"momentum": 0.7, "wd_lh": 0.01},
+    "Test": {},
+    "ccSGD": {"momentum": 0.7},
+}
+# The norms of the whole weight are part of these, as it is stored.
+OF_THE_WHOLE = ("LAMB", "LANS", "LARS", "LBSGD")
+
+
+def make(cls: type[mxopt.OptimizerDef], **changes: Any) -> mxopt.OptimizerDef:
+    """A definition with every number off its default; `changes` come last."""
+    decay = {} if cls.__name__ == "GroupAdaGrad" else {"wd": 0.03}
+    common = {"learning_rate": 0.05, "rescale_grad": 0.9, "clip_gradient": 0.8, **decay}
+    if "lr_scheduler" in changes:
+        del common["learning_rate"]
+    return cls(**{**common, **OWN.get(cls.__name__, {}), **changes})
+
+
+def tree(seed: int = 0, dtype: Any = np.float32) -> dict[str, Any]:
+    """Three weights: `a` and `b` share a shape, `c` stands alone; matrices, for GroupAdaGrad."""
+    draw = np.random.default_rng(seed)
+    shapes = {"a": (3, 2), "b": (3, 2), "c": (2, 4)}
+    return {
+        key: jnp.asarray(np.asarray(draw.normal(size=shape), dtype), dtype)
+        for key, shape in shapes.items()
+    }
+
+
+def run(opt: mxopt.OptimizerDef, steps: int = 3, dtype: Any = np.float32) -> tuple[Any, Any]:
+    """Weights and state after some steps from `tree()`."""
+    params = tree(0, dtype)
+    state = opt.init(params)
+    for seed in range(1, steps + 1):
+        params, state = opt.step(params, tree(seed, dtype), state)
+    return params, state
+
+
+def is_real(leaf: Any) -> bool:
+    """Whether a leaf holds real numbers, not counts or keys."""
+    return jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
+
+
+def assert_same(actual: Any, expected: Any) -> None:
+    """Equal trees, structure, dtypes and bits."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(_bits(a), _bits(b))
+
+
+def assert_near(actual: Any, expected: Any, ulps: float = 2) -> None:
+    """Equal trees up to units of rounding, relative to the element and a tenth of the largest."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype
+        assert a.shape == b.shape
+        if not is_real(a):
+            np.testing.assert_array_equal(_bits(a), _bits(b))
+            continue
+        unit = float(jnp.finfo(a.dtype).eps)
+        x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        scale = np.abs(y) + 0.1 * np.max(np.abs(y), initial=0.0)
+        np.testing.assert_array_less(np.abs(x - y), ulps * unit * scale + 1e-45)
+
+
+def _bits(array: Any) -> Any:
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        array = jax.random.key_data(array)
+    return np.asarray(array)
