@@ -65,6 +65,18 @@ def run(opt: mxopt.OptimizerDef, steps: int = 3, dtype: Any = np.float32) -> tup
     return params, state
 
 
+def scanned(opt: mxopt.OptimizerDef, steps: int = 3, dtype: Any = np.float32) -> tuple[Any, Any]:
+    """What `run` gives, as one program with a single step in it."""
+    params = tree(0, dtype)
+    grads = jax.tree.map(lambda *g: jnp.stack(g), *(tree(1 + seed, dtype) for seed in range(steps)))
+
+    def body(carry: Any, grads: Any) -> tuple[Any, None]:
+        params, state = carry
+        return opt.step(params, grads, state), None
+
+    return jax.lax.scan(body, (params, opt.init(params)), grads)[0]
+
+
 def is_real(leaf: Any) -> bool:
     """Whether a leaf holds real numbers, not counts or keys."""
     return jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
