@@ -122,6 +122,7 @@ class _Field:
     optional: bool
     static: bool
     kind: type | None = None
+    choices: tuple[str, ...] = ()
 
 
 def _described(annotation: Any) -> _Field:
@@ -134,6 +135,8 @@ def _described(annotation: Any) -> _Field:
     interval = next((m for m in metadata if isinstance(m, Interval)), None)
     static = any(m is _STATIC for m in metadata)
     origin = getattr(annotation, "__origin__", None)
+    if typing.get_origin(origin) is typing.Literal:
+        return _Field(interval, optional, static, str, typing.get_args(origin))
     return _Field(interval, optional, static, origin if origin in (bool, int, str) else None)
 
 
@@ -150,9 +153,17 @@ def _of_kind(owner: str, name: str, value: Any, kind: type) -> Any:
 
 def _number(owner: str, name: str, value: Any, field: _Field) -> Any:
     """Checks one number; Python and NumPy numbers become floats, arrays and tracers pass."""
-    if field.kind is not None and value is not None:
-        return _of_kind(owner, name, value, field.kind)
     interval = field.interval
+    if field.kind is not None and value is not None:
+        value = _of_kind(owner, name, value, field.kind)
+        if field.choices and value not in field.choices:
+            raise ValueError(
+                f"{owner}: {name} must be one of {', '.join(map(repr, field.choices))}, "
+                f"got {value!r}{nearest(value, field.choices) or '.'}"
+            )
+        if interval is not None and value not in interval:
+            raise ValueError(f"{owner}: {name} must be in {interval}, got {value!r}.")
+        return value
     if interval is None or (value is None and field.optional):
         return value
     if isinstance(value, (jax.Array, np.ndarray)):

@@ -5,8 +5,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-__all__ = ["clip", "norm", "one_minus_power", "sign", "sqrt", "zeros_like"]
+__all__ = [
+    "clip",
+    "divide",
+    "norm",
+    "one_minus_power",
+    "scalar_like",
+    "sign",
+    "sqrt",
+    "zeros_like",
+]
 
 
 def one_minus_power(beta: Any, t: Any) -> Any:
@@ -38,11 +48,29 @@ def sign(x: jax.Array) -> jax.Array:
     return (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)
 
 
+def divide(a: Any, b: Any) -> jax.Array:
+    """Returns `a / b`, rounded once.
+
+    XLA would multiply by a rounded reciprocal where `b` is a scalar or a square root. The barrier
+    that stops it costs nothing on a CPU; elsewhere it would keep loops from being fused.
+    """
+    if jax.default_backend() == "cpu":
+        b = lax.optimization_barrier(jnp.broadcast_to(b, jnp.broadcast_shapes(a.shape, b.shape)))
+    return a / b
+
+
 def norm(x: jax.Array) -> jax.Array:
-    """Returns the Euclidean norm over all elements."""
-    return jnp.sqrt(jnp.sum(jnp.square(x)))
+    """Returns the Euclidean norm over all elements; its gradient is 0 where it is 0."""
+    squared = jnp.sum(jnp.square(x))
+    positive = squared != 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)
 
 
 def zeros_like(weight: jax.Array) -> jax.Array:
     """A slot of zeros, placed as its weight is."""
     return jnp.zeros_like(weight)
+
+
+def scalar_like(weight: jax.Array, value: float) -> jax.Array:
+    """A slot of one number for a whole weight, never in half precision."""
+    return jnp.full((), value, jnp.promote_types(weight.dtype, jnp.float32))

@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxmxopt._numeric import clip
+from jaxmxopt._numeric import clip, zeros_like
 
-__all__ = ["MomentumSlots", "decayed_step", "momentum_step"]
+__all__ = ["MomentumSlots", "decayed_step", "has_momentum", "momentum_slots", "momentum_step"]
 
 
 class MomentumSlots(NamedTuple):
@@ -15,8 +15,18 @@ class MomentumSlots(NamedTuple):
     mom: jax.Array
 
 
+def has_momentum(opt: Any) -> bool:
+    """Whether `momentum` may be other than 0: then, and only then, there is a slot for it."""
+    return not (isinstance(opt.momentum, float) and opt.momentum == 0.0)
+
+
+def momentum_slots(opt: Any, weight: jax.Array) -> Any:
+    """The first slots of an algorithm that keeps nothing but its momentum."""
+    return MomentumSlots(zeros_like(weight)) if has_momentum(opt) else ()
+
+
 def momentum_step(opt: Any, rates: Any, weight: Any, grad: Any, mom: Any) -> Any:
-    r"""Returns :math:`\mu m - \eta\,\mathrm{wd}\,w - \eta\,\mathrm{clip}(\mathrm{rescale}\,g)`."""
+    r"""Returns :math:`m - \eta\,\mathrm{wd}\,w - \eta\,\mathrm{clip}(\mathrm{rescale}\,g)`."""
     decay = rates.lr * rates.wd * weight
     if opt.clip_gradient is None:
         return mom - decay - rates.lr * opt.rescale_grad * grad

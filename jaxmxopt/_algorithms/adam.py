@@ -48,8 +48,8 @@ class Adam(OptimizerDef):
         >>> import jax.numpy as jnp, jaxmxopt as mxopt
         >>> opt, params = mxopt.Adam(learning_rate=0.1), {"w": jnp.array([1.0, -1.0])}
         >>> params, state = opt.step(params, {"w": jnp.array([2.0, 3.0])}, opt.init(params))
-        >>> print(params["w"])
-        [ 0.9 -1.1]
+        >>> params["w"].tolist()
+        [0.9, -1.1]
     """
 
     learning_rate: NonNegative | None = 0.001

@@ -2,10 +2,14 @@
 
 from typing import Any
 
-from jaxmxopt._algorithms._sgd_arithmetic import MomentumSlots, decayed_step, momentum_step
+from jaxmxopt._algorithms._sgd_arithmetic import (
+    MomentumSlots,
+    decayed_step,
+    momentum_slots,
+    momentum_step,
+)
 from jaxmxopt._config import DecayRate, Static
 from jaxmxopt._definition import OptimizerDef
-from jaxmxopt._numeric import zeros_like
 
 __all__ = ["SGD"]
 
@@ -46,8 +50,7 @@ class SGD(OptimizerDef):
     _slot_types = (tuple, MomentumSlots)
 
     def _slots(self, weight: Any, index: Any) -> Any:
-        known_zero = isinstance(self.momentum, float) and self.momentum == 0.0
-        return () if known_zero else MomentumSlots(zeros_like(weight))
+        return momentum_slots(self, weight)
 
     def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         if not slots:

@@ -1,0 +1,21 @@
+"""Bias corrections of the algorithms whose kernels MXNet lets compute them."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmxopt._numeric import one_minus_power
+
+__all__ = ["kernel_one_minus_power"]
+
+
+def kernel_one_minus_power(beta: Any, t: Any) -> Any:
+    r"""Returns :math:`1 - \beta^t` for `t >= 1`.
+
+    On the host with the power rounded to float32, as MXNet's kernels have it; traced, or where
+    JAX computes in double precision, to a few units of rounding.
+    """
+    if isinstance(t, int) and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+        return 1.0 - float(np.float32(float(np.float32(beta)) ** t))
+    return one_minus_power(beta, t)

@@ -1,0 +1,26 @@
+"""The trust ratio of LAMB and LANS."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmxopt._numeric import norm
+
+__all__ = ["bounded", "trust_ratio"]
+
+
+def bounded(size: jax.Array, lower: Any, upper: Any) -> jax.Array:
+    """Limits the norm of a weight; a bound of None or 0 is none."""
+    if lower is not None:
+        size = jnp.maximum(size, lower)
+    if upper is not None:
+        size = jnp.minimum(size, jnp.where(upper > 0, upper, jnp.inf))
+    return size
+
+
+def trust_ratio(size: jax.Array, move: jax.Array) -> jax.Array:
+    """Returns the ratio of a weight's norm to that of its move, 1 where one of them is 0."""
+    moved = norm(move)
+    both = (size != 0) & (moved != 0)
+    return jnp.where(both, size / jnp.where(both, moved, 1), 1)

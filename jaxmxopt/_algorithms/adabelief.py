@@ -1,0 +1,81 @@
+"""AdaBelief."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxmxopt._algorithms._kept import kept_unless, usable_scale
+from jaxmxopt._config import DecayRate, NonNegative, Static
+from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._engine import Rates
+from jaxmxopt._numeric import clip, one_minus_power, sqrt, zeros_like
+
+__all__ = ["AdaBelief"]
+
+
+class AdaBeliefSlots(NamedTuple):
+    """Mean of the gradient and its variance around that, each like the weight."""
+
+    mean: jax.Array
+    var: jax.Array
+
+
+class AdaBelief(OptimizerDef):
+    r"""AdaBelief (Zhuang et al., 2020).
+
+    .. math::
+
+        g &= \mathrm{clip}(\mathrm{rescale\_grad}\, g + \mathrm{wd}\, w) \\
+        m &= \beta_1 (m - g) + g \\
+        v &= \beta_2 \left(v - (m - g)^2\right) + (m - g)^2 + \epsilon \\
+        w &= w - \eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t} \frac{m}{\sqrt{v} + \epsilon}
+
+    without the first fraction where `correct_bias` is off. As in MXNet 2.x, decay is added before
+    clipping, which its documentation turns round, and :math:`\epsilon` stands outside of the bias
+    correction, unlike in optax and the paper. Where `rescale_grad` is 0, infinite or NaN, weight
+    and slots stay as they are.
+
+    Attributes:
+        beta1: decay rate of the mean, in [0, 1).
+        beta2: decay rate of the variance, in [0, 1).
+        epsilon: added to the variance and to its root, 0 or more.
+        correct_bias: correct the rate for moments that begin at 0; static.
+
+    Slots `mean` and `var` have the shape and dtype of the weight (float32 beside a master).
+
+    References:
+        Zhuang et al.: AdaBelief optimizer: adapting stepsizes by the belief in observed
+        gradients. NeurIPS 2020, arXiv:2010.07468.
+        MXNet 2: `mxnet.optimizer.AdaBelief`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmxopt as mxopt
+        >>> opt, params = mxopt.AdaBelief(learning_rate=0.09), {"w": jnp.array([1.0, -1.0])}
+        >>> params, state = opt.step(params, {"w": jnp.array([2.0, 3.0])}, opt.init(params))
+        >>> params["w"].tolist()
+        [0.9, -1.1]
+    """
+
+    learning_rate: NonNegative | None = 0.001
+    beta1: DecayRate = 0.9
+    beta2: DecayRate = 0.999
+    epsilon: NonNegative = 1e-6
+    correct_bias: Static[bool] = True
+
+    _slot_types = (AdaBeliefSlots,)
+
+    def _slots(self, weight: Any, index: Any) -> AdaBeliefSlots:
+        return AdaBeliefSlots(zeros_like(weight), zeros_like(weight))
+
+    def _rates(self, lr: Any, wd: Any, t: Any) -> Rates:
+        if self.correct_bias:
+            lr = lr * sqrt(one_minus_power(self.beta2, t)) / one_minus_power(self.beta1, t)
+        return Rates(lr, wd)
+
+    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        g = clip(self.rescale_grad * grad + rates.wd * weight, self.clip_gradient)
+        m = self.beta1 * (slots.mean - g) + g
+        squared = (m - g) * (m - g)
+        v = self.beta2 * (slots.var - squared) + squared + self.epsilon
+        new = weight - rates.lr * (m / (sqrt(v) + self.epsilon))
+        return kept_unless(usable_scale(self), (weight, slots), (new, AdaBeliefSlots(m, v)))

@@ -1,0 +1,80 @@
+"""AdaDelta."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxmxopt._config import DecayRate, NonNegative
+from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._numeric import clip, divide, sqrt, zeros_like
+
+__all__ = ["AdaDelta"]
+
+
+class AdaDeltaSlots(NamedTuple):
+    """Mean squares of the gradients and of the steps, each like the weight."""
+
+    acc_g: jax.Array
+    acc_delta: jax.Array
+
+
+class AdaDeltaRates(NamedTuple):
+    """Learning rate, without effect, decay, and the weight of a new square."""
+
+    lr: Any
+    wd: Any
+    fresh: Any
+
+
+class AdaDelta(OptimizerDef):
+    r"""AdaDelta (Zeiler, 2012).
+
+    .. math::
+
+        g &= \mathrm{clip}(\mathrm{rescale\_grad}\, g) \\
+        a &= \rho a + (1 - \rho) g^2 \\
+        \Delta &= \frac{\sqrt{b + \epsilon}}{\sqrt{a + \epsilon}}\, g \\
+        b &= \rho b + (1 - \rho) \Delta^2 \\
+        w &= w - (\Delta + \mathrm{wd}\,w)
+
+    As in MXNet 1.x and the paper the learning rate has no effect, not even on the decay, which
+    is decoupled; optax and torch multiply the step by it. MXNet's documentation adds the decay to
+    the gradient, and MXNet rescales the caller's gradient in place.
+
+    Attributes:
+        rho: :math:`\rho`, decay rate of both means, in [0, 1).
+        epsilon: :math:`\epsilon`, 0 or more.
+
+    Slots `acc_g` and `acc_delta` have the shape and dtype of the weight (float32 beside a
+    master).
+
+    References:
+        Zeiler: ADADELTA, an adaptive learning rate method. 2012, arXiv:1212.5701.
+        MXNet: `mxnet.optimizer.AdaDelta`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmxopt as mxopt
+        >>> opt, params = mxopt.AdaDelta(), {"w": jnp.array([1.0, -1.0])}
+        >>> params, state = opt.step(params, {"w": jnp.array([2.0, 3.0])}, opt.init(params))
+        >>> params["w"].tolist()
+        [0.99, -1.01]
+    """
+
+    rho: DecayRate = 0.90
+    epsilon: NonNegative = 1e-5
+
+    _slot_types = (AdaDeltaSlots,)
+
+    def _slots(self, weight: Any, index: Any) -> AdaDeltaSlots:
+        return AdaDeltaSlots(zeros_like(weight), zeros_like(weight))
+
+    def _rates(self, lr: Any, wd: Any, t: Any) -> AdaDeltaRates:
+        return AdaDeltaRates(lr, wd, 1 - self.rho)
+
+    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        g = clip(grad * self.rescale_grad, self.clip_gradient)
+        acc_g = slots.acc_g * self.rho + rates.fresh * g * g
+        below = sqrt(acc_g + self.epsilon)
+        delta = divide(sqrt(slots.acc_delta + self.epsilon), below) * g
+        acc_delta = slots.acc_delta * self.rho + rates.fresh * delta * delta
+        return weight - (delta + rates.wd * weight), AdaDeltaSlots(acc_g, acc_delta)

@@ -1,0 +1,82 @@
+"""Adam with decoupled weight decay."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxmxopt._algorithms._kept import kept_unless, usable_scale
+from jaxmxopt._config import DecayRate, NonNegative, Static
+from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._engine import Rates
+from jaxmxopt._numeric import clip, one_minus_power, sqrt, zeros_like
+
+__all__ = ["AdamW"]
+
+
+class AdamWSlots(NamedTuple):
+    """First and second moment, each like the weight."""
+
+    mean: jax.Array
+    var: jax.Array
+
+
+class AdamW(OptimizerDef):
+    r"""Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
+
+    .. math::
+
+        g &= \mathrm{clip}(\mathrm{rescale\_grad}\, g) \\
+        m &= \beta_1 (m - g) + g \\
+        v &= \beta_2 (v - g^2) + g^2 \\
+        w &= w - \eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}
+             \left(\frac{m}{\sqrt{v} + \epsilon} + \mathrm{wd}\,w\right)
+
+    without the fraction where `correct_bias` is off. As in MXNet 2.x the correction is on the
+    decay too, and :math:`\epsilon` stands outside of it: optax and torch decay by
+    :math:`\eta\,\mathrm{wd}\,w` and have :math:`\sqrt{v / (1 - \beta_2^t)} + \epsilon`. Where
+    `rescale_grad` is 0, infinite or NaN, weight and slots stay as they are. MXNet's documentation
+    adds the decay to the gradient as well where `correct_bias` is off; its binary does not.
+
+    Attributes:
+        beta1: decay rate of the mean, in [0, 1).
+        beta2: decay rate of the variance, in [0, 1).
+        epsilon: added to the root, 0 or more.
+        correct_bias: correct the rate for moments that begin at 0; static.
+
+    Slots `mean` and `var` have the shape and dtype of the weight (float32 beside a master).
+
+    References:
+        Loshchilov, Hutter: Decoupled weight decay regularization. ICLR 2019, arXiv:1711.05101.
+        MXNet 2: `mxnet.optimizer.AdamW`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmxopt as mxopt
+        >>> opt, params = mxopt.AdamW(learning_rate=0.1), {"w": jnp.array([1.0, -1.0])}
+        >>> params, state = opt.step(params, {"w": jnp.array([2.0, 3.0])}, opt.init(params))
+        >>> params["w"].tolist()
+        [0.9, -1.1]
+    """
+
+    learning_rate: NonNegative | None = 0.001
+    beta1: DecayRate = 0.9
+    beta2: DecayRate = 0.999
+    epsilon: NonNegative = 1e-6
+    correct_bias: Static[bool] = True
+
+    _slot_types = (AdamWSlots,)
+
+    def _slots(self, weight: Any, index: Any) -> AdamWSlots:
+        return AdamWSlots(zeros_like(weight), zeros_like(weight))
+
+    def _rates(self, lr: Any, wd: Any, t: Any) -> Rates:
+        if self.correct_bias:
+            lr = lr * sqrt(one_minus_power(self.beta2, t)) / one_minus_power(self.beta1, t)
+        return Rates(lr, wd)
+
+    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        g = clip(self.rescale_grad * grad, self.clip_gradient)
+        squared = g * g
+        m = self.beta1 * (slots.mean - g) + g
+        v = self.beta2 * (slots.var - squared) + squared
+        new = weight - rates.lr * (m / (sqrt(v) + self.epsilon) + rates.wd * weight)
+        return kept_unless(usable_scale(self), (weight, slots), (new, AdamWSlots(m, v)))

@@ -1,0 +1,76 @@
+"""Follow the regularized leader, proximal."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmxopt._algorithms._kept import kept_unless
+from jaxmxopt._config import NonNegative, Static
+from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._numeric import clip, divide, sign, sqrt, zeros_like
+
+__all__ = ["Ftrl"]
+
+
+class FtrlSlots(NamedTuple):
+    """Leader and sum of the squared gradients, each like the weight."""
+
+    z: jax.Array
+    n: jax.Array
+
+
+class Ftrl(OptimizerDef):
+    r"""Follow the regularized leader, proximal (McMahan et al., 2013): sparse weights.
+
+    .. math::
+
+        g &= \mathrm{clip}(\mathrm{rescale\_grad}\, g) \\
+        z &= z + g - \frac{\left(\sqrt{n + g^2} - \sqrt{n}\right) w}{\eta} \\
+        n &= n + g^2 \\
+        w &= \frac{\mathrm{sign}(z)\,\lambda_1 - z}{(\beta + \sqrt{n}) / \eta + \mathrm{wd}}
+            \;\text{ if } |z| > \lambda_1, \text{ else } 0
+
+    As in MXNet the first weight is not in :math:`z`: where the first gradient of a dense update
+    is 0, so is the weight. Where :math:`\eta = 0` weight and slots stay as they are; MXNet
+    divides by it. MXNet is lazy only where the weight itself is stored row-sparse.
+
+    Attributes:
+        lamda1: :math:`\lambda_1`, strength of the L1 regularization, 0 or more.
+        beta: :math:`\beta`, smooths the learning rate of an element, 0 or more.
+
+    `wd` is the strength of the L2 regularization. Slots `z` and `n` have the shape and dtype of
+    the weight (float32 beside a master).
+
+    References:
+        McMahan et al.: Ad click prediction: a view from the trenches. KDD 2013.
+        MXNet: `mxnet.optimizer.Ftrl`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmxopt as mxopt
+        >>> opt, params = mxopt.Ftrl(learning_rate=0.2, lamda1=0.5), jnp.zeros(2)
+        >>> params, state = opt.step(params, jnp.array([1.5, -0.4]), opt.init(params))
+        >>> print(params)
+        [-0.08  0.  ]
+    """
+
+    learning_rate: NonNegative | None = 0.1
+    lamda1: NonNegative = 0.01
+    beta: NonNegative = 1.0
+    lazy_update: Static[bool] = True
+
+    _slot_types = (FtrlSlots,)
+
+    def _slots(self, weight: Any, index: Any) -> FtrlSlots:
+        return FtrlSlots(zeros_like(weight), zeros_like(weight))
+
+    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        moves = rates.lr != 0
+        lr = jnp.where(moves, rates.lr, 1)
+        g = clip(grad * self.rescale_grad, self.clip_gradient)
+        n = slots.n + g * g
+        z = slots.z + (g - divide((sqrt(n) - sqrt(slots.n)) * weight, lr))
+        below = divide(self.beta + sqrt(n), lr) + rates.wd
+        new = (sign(z) * self.lamda1 - z) / jnp.where(below == 0, 1, below)
+        new = new * (jnp.abs(z) > self.lamda1)
+        return kept_unless(moves, (weight, slots), (new, FtrlSlots(z, n)))

@@ -1,0 +1,148 @@
+"""Adam with Nesterov's momentum."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmxopt._config import DecayRate, NonNegative
+from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._numeric import clip, divide, one_minus_power, scalar_like, sqrt, zeros_like
+
+__all__ = ["Nadam"]
+
+
+class NadamSlots(NamedTuple):
+    """First and second moment, each like the weight, and the product of the momenta so far."""
+
+    mean: jax.Array
+    var: jax.Array
+    m_schedule: jax.Array
+
+
+class NadamRates(NamedTuple):
+    """The scalars of an update.
+
+    The last three are known on the host alone, in double precision; traced, they are computed
+    from the slot.
+    """
+
+    lr: Any
+    wd: Any
+    fresh1: Any
+    fresh2: Any
+    momentum: Any
+    next_momentum: Any
+    rest_of_momentum: Any
+    correction2: Any
+    m_schedule: Any = None
+    correction1: Any = None
+    next_correction1: Any = None
+
+
+class Nadam(OptimizerDef):
+    r"""Adam with Nesterov's momentum (Dozat, 2016).
+
+    With :math:`\mu_t = \beta_1 \left(1 - \tfrac12\, 0.96^{\,\psi t}\right)`:
+
+    .. math::
+
+        g &= \mathrm{clip}(\mathrm{rescale\_grad}\, g + \mathrm{wd}\, w) \\
+        P &= P \mu_t \\
+        m &= \beta_1 m + (1 - \beta_1) g \\
+        v &= \beta_2 v + (1 - \beta_2) g^2 \\
+        w &= w - \eta\, \frac{(1 - \mu_t) \dfrac{g}{1 - P}
+            + \mu_{t+1} \dfrac{m}{1 - P \mu_{t+1}}}
+            {\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+
+    :math:`P`, `m_schedule`, begins at 1. MXNet multiplies one :math:`P` for all weights, so that
+    they decay faster the more there are; here each has its own, as with a single weight there.
+    As in MXNet, decay is added before clipping. torch has :math:`\psi` = 0.004 and
+    :math:`\epsilon` alike and agrees for one weight; optax has no schedule.
+
+    Attributes:
+        beta1: decay rate of the mean, in [0, 1).
+        beta2: decay rate of the variance, in [0, 1).
+        epsilon: added to the root, 0 or more.
+        schedule_decay: :math:`\psi`, how fast the momentum rises to its limit, 0 or more.
+
+    Slots `mean` and `var` have the shape and dtype of the weight (float32 beside a master),
+    `m_schedule` is a scalar of at least float32.
+
+    References:
+        Dozat: Incorporating Nesterov momentum into Adam. ICLR 2016 workshop.
+        MXNet: `mxnet.optimizer.Nadam`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmxopt as mxopt
+        >>> opt, params = mxopt.Nadam(learning_rate=0.1), {"w": jnp.array([1.0, -1.0])}
+        >>> params, state = opt.step(params, {"w": jnp.array([2.0, 3.0])}, opt.init(params))
+        >>> print(params["w"])
+        [ 0.8943 -1.1057]
+    """
+
+    learning_rate: NonNegative | None = 0.001
+    beta1: DecayRate = 0.9
+    beta2: DecayRate = 0.999
+    epsilon: NonNegative = 1e-8
+    schedule_decay: NonNegative = 0.004
+
+    _slot_types = (NadamSlots,)
+
+    def _slots(self, weight: Any, index: Any) -> NadamSlots:
+        return NadamSlots(zeros_like(weight), zeros_like(weight), scalar_like(weight, 1.0))
+
+    def _rates(self, lr: Any, wd: Any, t: Any) -> NadamRates:
+        momentum = _momentum(self.beta1, self.schedule_decay, t)
+        following = _momentum(self.beta1, self.schedule_decay, t + 1)
+        rates = NadamRates(
+            lr=lr,
+            wd=wd,
+            fresh1=1 - self.beta1,
+            fresh2=1 - self.beta2,
+            momentum=momentum,
+            next_momentum=following,
+            rest_of_momentum=1 - momentum,
+            correction2=one_minus_power(self.beta2, t),
+        )
+        if not isinstance(t, int):
+            return rates
+        settings: Any = (self.beta1, self.schedule_decay)
+        m_schedule = _product(*settings, self.begin_num_update, t)
+        return rates._replace(
+            m_schedule=m_schedule,
+            correction1=1 - m_schedule,
+            next_correction1=1 - m_schedule * following,
+        )
+
+    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        if rates.m_schedule is None:
+            m_schedule = slots.m_schedule * rates.momentum
+            correction1, next_correction1 = 1 - m_schedule, 1 - m_schedule * rates.next_momentum
+        else:
+            m_schedule, correction1, next_correction1 = rates[-3:]
+        g = clip(grad * self.rescale_grad + rates.wd * weight, self.clip_gradient)
+        m = slots.mean * self.beta1 + rates.fresh1 * g
+        v = slots.var * self.beta2 + rates.fresh2 * g * g
+        ahead = rates.rest_of_momentum * divide(g, correction1)
+        ahead = ahead + rates.next_momentum * divide(m, next_correction1)
+        step = rates.lr * ahead / (sqrt(divide(v, rates.correction2)) + self.epsilon)
+        return weight - step, NadamSlots(m, v, m_schedule)
+
+
+def _momentum(beta1: Any, decay: Any, t: Any) -> Any:
+    if isinstance(t, int):
+        return beta1 * (1.0 - 0.5 * pow(0.96, t * decay))
+    return beta1 * (1 - 0.5 * jnp.power(0.96, t * decay))
+
+
+@functools.lru_cache(maxsize=1024)
+def _product(beta1: float, decay: float, begin: int, t: int) -> float:
+    """Returns the product of the momenta of the updates after `begin` up to `t`."""
+    product = 1.0
+    for update in range(begin + 1, t + 1):
+        product *= _momentum(beta1, decay, update)
+        if product < 1e-30:  # Nothing beside the 1 that it is subtracted from.
+            break
+    return product

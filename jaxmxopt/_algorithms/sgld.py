@@ -1,0 +1,83 @@
+"""Stochastic gradient Langevin dynamics."""
+
+import zlib
+from typing import Annotated, Any, NamedTuple
+
+import jax
+from jax import random
+
+from jaxmxopt._config import Interval, Static
+from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._numeric import clip, sqrt
+
+__all__ = ["SGLD"]
+
+# Whatever JAX's default is, so that a stored key means the same everywhere.
+GENERATOR = "threefry2x32"
+
+
+class SGLDSlots(NamedTuple):
+    """Key of the next noise, two uint32."""
+
+    key: jax.Array
+
+
+class SGLDRates(NamedTuple):
+    """Learning rate, decay and the standard deviation of the noise."""
+
+    lr: Any
+    wd: Any
+    deviation: Any
+
+
+class SGLD(OptimizerDef):
+    r"""Stochastic gradient Langevin dynamics (Welling and Teh, 2011).
+
+    .. math::
+
+        w = w - \frac{\eta}{2}
+            \left(\mathrm{clip}(\mathrm{rescale\_grad}\, g) + \mathrm{wd}\,w\right)
+            + \sqrt{\eta}\,\xi, \qquad \xi \sim \mathcal{N}(0, 1)
+
+    The rate of the noise has the weight's `lr_mult` in it. The noise is reproducible: it depends
+    on `seed`, the weight's index and how often the weight was updated. MXNet draws it from a
+    global generator, so the trajectories agree in distribution. A `RowSparse` gradient acts as
+    the dense one: the noise is for every row.
+
+    Attributes:
+        seed: what the noise is drawn from, 0 or more and below 2³²; static.
+
+    Slot `key` is a vector of two uint32, whatever the weight.
+
+    References:
+        Welling, Teh: Bayesian learning via stochastic gradient Langevin dynamics. ICML 2011.
+        MXNet: `mxnet.optimizer.SGLD`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmxopt as mxopt
+        >>> opt, params = mxopt.SGLD(learning_rate=0.01, seed=7), jnp.zeros(10_000)
+        >>> params, state = opt.step(params, jnp.zeros(10_000), opt.init(params))
+        >>> print(f"{params.std():.1f}")
+        0.1
+    """
+
+    seed: Static[Annotated[int, Interval(low=0, high=2**32 - 1)]] = 0
+
+    _rowwise = False
+    _slot_types = (SGLDSlots,)
+
+    def _slots(self, weight: Any, index: Any) -> SGLDSlots:
+        # Python's own hash differs from process to process.
+        own = zlib.crc32(str(index).encode())
+        key = random.fold_in(random.key(self.seed, impl=GENERATOR), own)
+        return SGLDSlots(random.key_data(key))
+
+    def _rates(self, lr: Any, wd: Any, t: Any) -> SGLDRates:
+        return SGLDRates(lr, wd, sqrt(lr))
+
+    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        key, now = random.split(random.wrap_key_data(slots.key, impl=GENERATOR))
+        noise = rates.deviation * random.normal(now, weight.shape, weight.dtype)
+        g = clip(grad * self.rescale_grad, self.clip_gradient)
+        new = weight - rates.lr / 2 * (g + rates.wd * weight)
+        return new + noise, SGLDSlots(random.key_data(key))

@@ -1,0 +1,53 @@
+"""A descent without any settings, for tests."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._numeric import zeros_like
+
+__all__ = ["Test"]
+
+
+class TestSlots(NamedTuple):
+    """The weight after the last update."""
+
+    weight: jax.Array
+
+
+class Test(OptimizerDef):
+    r"""The optimizer that MXNet's own tests use: adds the gradient.
+
+    .. math::
+
+        w = w + \mathrm{rescale\_grad}\, g
+
+    Learning rate, decay and clipping have no effect. 2.x subtracts
+    :math:`\eta (\mathrm{rescale\_grad}\, g + \mathrm{wd}\,w)` instead.
+
+    Slot `weight`, a copy of the weight after its last update, has the shape and dtype of the
+    weight (float32 beside a master); at first it is 0.
+
+    References:
+        MXNet: `mxnet.optimizer.Test`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmxopt as mxopt
+        >>> opt, params = mxopt.Test(rescale_grad=0.5), jnp.array([1.0, 2.0])
+        >>> params, state = opt.step(params, jnp.array([1.0, -1.0]), opt.init(params))
+        >>> print(params)
+        [1.5 1.5]
+    """
+
+    # Not a test, whatever its name begins with.
+    __test__ = False
+
+    _slot_types = (TestSlots,)
+
+    def _slots(self, weight: Any, index: Any) -> TestSlots:
+        return TestSlots(zeros_like(weight))
+
+    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        new = weight + grad * self.rescale_grad
+        return new, TestSlots(new)
