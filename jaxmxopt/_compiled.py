@@ -10,22 +10,31 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxmxopt import _engine
+from jaxmxopt._checks import (
+    MismatchError,
+    WrongKindError,
+    check_arrays,
+    check_count,
+    check_numbers,
+    check_packed,
+    check_where,
+)
 from jaxmxopt._layout import Packed
 from jaxmxopt._sparse import RowSparse
-from jaxmxopt._state import State
+from jaxmxopt._state import MasterState, State
 
-__all__ = ["MismatchError", "WrongKindError", "check_arrays", "path_name", "step", "update"]
-
-
-class MismatchError(ValueError):
-    """Arrays that do not fit together; the caller adds which call and index it was."""
-
-
-class WrongKindError(TypeError):
-    """An argument that is not of the kind needed; the caller adds which call and index it was."""
+__all__ = [
+    "apply",
+    "apply_all",
+    "path_name",
+    "slots_and_master",
+    "step",
+    "update",
+]
 
 
 def definition(structure: Any, numbers: Any) -> Any:
@@ -37,7 +46,9 @@ def definition(structure: Any, numbers: Any) -> Any:
     numbers = lax.optimization_barrier(numbers)
     if not isinstance(numbers, tuple):
         numbers = [lax.index_in_dim(numbers, i, keepdims=False) for i in range(numbers.shape[0])]
-    return jax.tree.unflatten(structure, list(numbers))
+    opt = jax.tree.unflatten(structure, list(numbers))
+    check_numbers(opt)
+    return opt
 
 
 @functools.lru_cache(maxsize=1024)
@@ -46,7 +57,10 @@ def update(structure: Any, adapts: bool) -> Callable[[Any, Any, Any, State], tup
 
     def run(numbers: Any, weight: Any, grad: Any, state: State) -> tuple[Any, State]:
         opt, lr_mult, wd_mult = definition(structure, numbers)
-        check_arrays(opt, "", weight, grad, state)
+        if not isinstance(state, State):
+            raise WrongKindError(f"state must be a State, got {type(state).__name__}.")
+        check_arrays(opt, weight, grad, state.slots, state.master)
+        check_count(state.num_update)
         t = state.num_update + 1
         rates = opt._rates_at(t, lr_mult, wd_mult, _engine.compute_dtype(weight.dtype))
         weight, slots, master = _engine.update_weight(
@@ -65,41 +79,118 @@ def step(structure: Any, donate: bool) -> Callable[..., tuple[Any, State]]:
         opt = definition(structure, numbers)
         names, weights, tree = flatten_with_names(params)
         grads = flatten_grads(tree, names, grads)
-        ok = _checked_where(where)
+        ok = check_where(where)
+        check_count(state.num_update)
         t = state.num_update + (1 if ok is None else ok.astype(jnp.int32))
-        if not isinstance(state.slots, Packed) or state.slots.layout.size != len(weights):
-            raise MismatchError("state is not of this tree of weights; make it with init(params).")
         rates = _RatesOfTree(opt, state.num_update + 1)
-        new: list[Any] = [None] * len(weights)
-        slots: list[Any] = []
-        masters: list[Any] = []
-        parts = zip(state.slots.layout.groups, state.slots.groups, state.master.groups, strict=True)
-        for members, group_slots, group_master in parts:
-            for number, leaf_slots, leaf_master in zip(
-                members, *_abstract_parts(group_slots, group_master, len(members)), strict=True
-            ):
-                leaf_state = State(state.num_update, leaf_slots, leaf_master)
-                check_arrays(opt, names[number], weights[number], grads[number], leaf_state)
-            dtype = _engine.compute_dtype(weights[members[0]].dtype)
-            updated, group_slots, group_master = _engine.update_group(
-                opt,
-                [rates.of(names[i], dtype) for i in members],
-                [weights[i] for i in members],
-                [grads[i] for i in members],
-                group_slots,
-                group_master,
-                ok,
-                [opt._adapts(opt._name(names[i])) for i in members],
-            )
-            for number, leaf in zip(members, updated, strict=True):
-                new[number] = leaf
-            slots.append(group_slots)
-            masters.append(group_master)
-        layout = state.slots.layout
-        packed = Packed(tuple(slots), layout), Packed(tuple(masters), layout)
-        return jax.tree.unflatten(tree, new), State(t, *packed)
+
+        def rates_of(members: Sequence[int], dtype: Any) -> Any:
+            return [rates.of(names[i], dtype) for i in members]
+
+        adapts = [opt._adapts(opt._name(name)) for name in names]
+        new, slots, masters = _update_groups(
+            opt, rates_of, names, weights, grads, state.slots, state.master, ok, adapts
+        )
+        return jax.tree.unflatten(tree, new), State(t, slots, masters)
 
     return jax.jit(run, donate_argnums=(1, 2) if donate else ())
+
+
+@functools.lru_cache(maxsize=1024)
+def apply(structure: Any, adapts: bool) -> Callable[..., tuple[Any, Any]]:
+    """The jitted update of one weight by (rates, definition) of this structure.
+
+    The rates are the host's, so the state holds no count: it is the slots, or a `MasterState`.
+    """
+
+    def run(numbers: Any, weight: Any, grad: Any, state: Any) -> tuple[Any, Any]:
+        rates, opt = definition(structure, numbers)
+        slots, master = slots_and_master(state)
+        check_arrays(opt, weight, grad, slots, master)
+        weight, slots, master = _engine.update_weight(
+            opt, rates, weight, grad, slots, master, None, adapts
+        )
+        return weight, slots if master is None else MasterState(master, slots)
+
+    return jax.jit(run)
+
+
+@functools.lru_cache(maxsize=256)
+def apply_all(
+    rates_structure: Any, structure: Any, adapts: tuple[bool, ...], donate: bool
+) -> Callable[..., tuple[list[Any], Packed, Packed]]:
+    """The jitted update of many weights by a definition of this structure, rates given.
+
+    The rates come as a table with a row for every weight. A gradient of None leaves its weight
+    alone.
+    """
+
+    def run(
+        table: Any, numbers: Any, weights: Any, slots: Packed, masters: Packed, grads: Any
+    ) -> tuple[list[Any], Packed, Packed]:
+        opt = definition(structure, numbers)
+        table = lax.optimization_barrier(table)
+
+        def rates_of(members: Sequence[int], dtype: Any) -> Any:
+            del dtype
+            if len(members) == 1:
+                return [jax.tree.unflatten(rates_structure, list(table[members[0]]))]
+            columns = table[np.asarray(members)].T
+            return _engine.RatesByRow(jax.tree.unflatten(rates_structure, list(columns)))
+
+        names = [""] * len(weights)
+        return _update_groups(opt, rates_of, names, weights, grads, slots, masters, None, adapts)
+
+    return jax.jit(run, donate_argnums=(2, 3, 4) if donate else ())
+
+
+def slots_and_master(state: Any) -> tuple[Any, Any]:
+    """Takes apart the state of one weight without a count."""
+    return (state.slots, state.master) if isinstance(state, MasterState) else (state, None)
+
+
+def _update_groups(
+    opt: Any,
+    rates_of: Callable[[Sequence[int], Any], Any],
+    names: Sequence[str],
+    weights: Sequence[Any],
+    grads: Sequence[Any],
+    slots: Packed,
+    masters: Packed,
+    ok: Any,
+    adapts: Sequence[bool],
+) -> tuple[list[Any], Packed, Packed]:
+    """Checks and updates all weights of a layout, group by group."""
+    check_packed(slots, masters, weights, names)
+    layout = slots.layout
+    new: list[Any] = list(weights)
+    new_slots: list[Any] = []
+    new_masters: list[Any] = []
+    for members, group_slots, group_master in zip(
+        layout.groups, slots.groups, masters.groups, strict=True
+    ):
+        for number, leaf_slots, leaf_master in zip(
+            members, *_abstract_parts(group_slots, group_master, len(members)), strict=True
+        ):
+            if grads[number] is not None:
+                weight, grad, name = weights[number], grads[number], names[number]
+                check_arrays(opt, weight, grad, leaf_slots, leaf_master, name)
+        dtype = _engine.compute_dtype(weights[members[0]].dtype)
+        updated, group_slots, group_master = _engine.update_group(
+            opt,
+            rates_of(members, dtype),
+            [weights[i] for i in members],
+            [grads[i] for i in members],
+            group_slots,
+            group_master,
+            ok,
+            [adapts[i] for i in members],
+        )
+        for number, leaf in zip(members, updated, strict=True):
+            new[number] = leaf
+        new_slots.append(group_slots)
+        new_masters.append(group_master)
+    return new, Packed(tuple(new_slots), layout), Packed(tuple(new_masters), layout)
 
 
 class _RatesOfTree:
@@ -156,43 +247,4 @@ def _abstract_parts(slots: Any, master: Any, count: int) -> tuple[list[Any], lis
     one = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (slots, master)
     )
-    if any(leaf.shape[:1] != (count,) for leaf in jax.tree.leaves((slots, master))):
-        raise MismatchError(
-            f"state must have a leading axis of {count} where weights share an array."
-        )
     return [one[0]] * count, [one[1]] * count
-
-
-def _checked_where(where: Any) -> Any:
-    if where is None:
-        return None
-    where = jnp.asarray(where)
-    if where.shape != () or where.dtype != jnp.bool_:
-        raise MismatchError(
-            f"where must be a scalar bool, got shape {where.shape} and dtype {where.dtype}."
-        )
-    return where
-
-
-def check_arrays(opt: Any, name: str, weight: Any, grad: Any, state: Any) -> None:
-    """Checks the shapes and kinds of one update; runs while tracing, so costs calls nothing."""
-    prefix = f"{name}: " if name else ""
-    for what, array in (("weight", weight), ("grad", grad)):
-        if not hasattr(array, "dtype") or not hasattr(array, "shape"):
-            raise WrongKindError(f"{prefix}{what} must be an array, got {type(array).__name__}.")
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise WrongKindError(
-                f"{prefix}{what} must be of a real floating dtype, got {array.dtype}."
-            )
-    if weight.shape != grad.shape:
-        raise MismatchError(f"{prefix}grad has shape {grad.shape}, weight has {weight.shape}.")
-    if not isinstance(state, State):
-        raise WrongKindError(f"{prefix}state must be a State, got {type(state).__name__}.")
-    full = weight
-    if state.master is not None:
-        full = state.master
-        if full.shape != weight.shape:
-            raise MismatchError(
-                f"{prefix}state.master has shape {full.shape}, weight has {weight.shape}."
-            )
-    opt._check_slots(prefix, state.slots, jax.ShapeDtypeStruct(full.shape, full.dtype))

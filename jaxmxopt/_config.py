@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 __all__ = [
@@ -167,7 +168,11 @@ def _number(owner: str, name: str, value: Any, field: _Field) -> Any:
     if interval is None or (value is None and field.optional):
         return value
     if isinstance(value, (jax.Array, np.ndarray)):
-        return value
+        if jnp.issubdtype(value.dtype, jnp.floating):
+            return value
+        if jnp.issubdtype(value.dtype, jnp.integer):
+            return jnp.asarray(value, jnp.result_type(float))
+        raise TypeError(f"{owner}: {name} must be a real number, got dtype {value.dtype}.")
     if isinstance(value, (bool, np.bool_)) or not isinstance(
         value, (int, float, np.integer, np.floating)
     ):

@@ -8,17 +8,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import SingleDeviceSharding
 
 from jaxmxopt import _compiled
+from jaxmxopt._checks import (
+    MismatchError,
+    WrongKindError,
+    check_array,
+    check_arrays,
+    check_count,
+    check_rate,
+    explained,
+)
 from jaxmxopt._config import Config, FrozenMap, Node, NonNegative, Real, Static
 from jaxmxopt._engine import Rates, in_precision
 from jaxmxopt._layout import Layout
 from jaxmxopt._multipliers import Multipliers, find
 from jaxmxopt._state import State
+from jaxmxopt._zero import ZERO, zero_or
 
 __all__ = ["OptimizerDef"]
 
 Self = TypeVar("Self", bound="OptimizerDef")
+# Counts are int32.
+MOST_UPDATES = 2**31 - 1
 HALF = (jnp.dtype(jnp.float16), jnp.dtype(jnp.bfloat16))
 
 
@@ -72,6 +85,8 @@ class OptimizerDef(Config):
     _slot_types: ClassVar[tuple[type, ...]] = (tuple,)
     # Endings of the names that decay by default where `param_idx2name` gives names.
     _decaying: ClassVar[tuple[str, ...]] = ("_weight", "_gamma")
+    # How many updates behind this one the schedule is asked: LBSGD reads its rate, then counts.
+    _schedule_lag: ClassVar[int] = 0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         own = vars(cls).get("learning_rate")
@@ -95,9 +110,10 @@ class OptimizerDef(Config):
             self._set("learning_rate", None)
         elif self.learning_rate is None:
             self._set("learning_rate", float(self._default_learning_rate()))
-        if self.begin_num_update < 0:
+        if not 0 <= self.begin_num_update < MOST_UPDATES:
             raise ValueError(
-                f"{owner}: begin_num_update must be 0 or more, got {self.begin_num_update}."
+                f"{owner}: begin_num_update must be in [0, {MOST_UPDATES}), "
+                f"got {self.begin_num_update}."
             )
         for field in ("lr_mult", "wd_mult"):
             given = getattr(self, field)
@@ -110,6 +126,12 @@ class OptimizerDef(Config):
                     f"got {self.param_idx2name!r}."
                 )
             self._set("param_idx2name", FrozenMap(self.param_idx2name))
+
+    def _with(self: Self, **fields: Any) -> Self:
+        """A copy with fields that no check may see."""
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__getstate__(), **fields)
+        return copy
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -139,7 +161,7 @@ class OptimizerDef(Config):
 
     def replace(self: Self, **changes: Any) -> Self:
         """Returns a copy with some hyperparameters changed, checked like a new definition."""
-        if "lr_scheduler" in changes:
+        if changes.get("lr_scheduler") is not None:
             changes.setdefault("learning_rate", None)
         return super().replace(**changes)
 
@@ -187,34 +209,18 @@ class OptimizerDef(Config):
         name = (self.param_idx2name or {}).get(index)
         wd_mult = find(self.wd_mult, index, name)
         if wd_mult is None and name is not None and not name.endswith(self._decaying):
-            wd_mult = 0.0
+            wd_mult = ZERO
         return find(self.lr_mult, index, name), wd_mult
 
     def _rates_at(self, t: jax.Array, lr_mult: Any, wd_mult: Any, dtype: Any) -> Any:
         """The rates of update `t`, traced."""
-        lr = self.learning_rate if self.lr_scheduler is None else self.lr_scheduler(t)
+        lr = self.learning_rate
+        if self.lr_scheduler is not None:
+            lr = check_rate(self.lr_scheduler(t - self._schedule_lag))
         opt, lr, lr_mult, wd_mult = in_precision((self, lr, lr_mult, wd_mult), dtype)
         lr = lr if lr_mult is None else lr * lr_mult
         wd = opt.wd if wd_mult is None else opt.wd * wd_mult
         return opt._rates(lr, wd, t)
-
-    def _check_slots(self, prefix: str, slots: Any, weight: Any) -> None:
-        """Raises for slots that are not of this algorithm or not of this weight."""
-        if type(slots) not in self._slot_types:
-            expected = " or ".join(kind.__name__ for kind in self._slot_types)
-            raise _compiled.WrongKindError(
-                f"{prefix}state is of another algorithm: slots must be {expected}, "
-                f"got {type(slots).__name__}."
-            )
-        self._check_weight(weight)
-        expected = jax.eval_shape(lambda w: self._slots(w, 0), weight)
-        for name in getattr(slots, "_fields", ()):
-            given, wanted = getattr(slots, name), getattr(expected, name, None)
-            if given is not None and wanted is not None and given.shape != wanted.shape:
-                raise _compiled.MismatchError(
-                    f"{prefix}state.slots.{name} has shape {given.shape}, "
-                    f"expected {wanted.shape} for a weight of shape {weight.shape}."
-                )
 
     # One weight.
 
@@ -264,9 +270,8 @@ class OptimizerDef(Config):
         run, numbers = self._prepared(index)
         try:
             return run(numbers, weight, grad, state)
-        except (_compiled.MismatchError, _compiled.WrongKindError) as error:
-            kind = ValueError if isinstance(error, ValueError) else TypeError
-            raise kind(f"{type(self).__name__}.update({index!r}): {error}") from None
+        except (MismatchError, WrongKindError) as error:
+            raise explained(f"{type(self).__name__}.update", error, index) from None
 
     def update_multi_precision(
         self, index: Hashable, weight: Any, grad: Any, state: State
@@ -318,7 +323,7 @@ class OptimizerDef(Config):
                 changed then, nor with a TypeError.
             TypeError: a leaf is not a floating array, or the state is of another algorithm.
         """
-        structure, numbers = self._numbers(None)
+        structure, numbers = self._numbers()
         run = _compiled.step(structure, donate)
         try:
             if not isinstance(state, State):
@@ -326,9 +331,8 @@ class OptimizerDef(Config):
                     f"state must be a State, got {type(state).__name__}."
                 )
             return run(numbers, params, state, grads, where)
-        except (_compiled.MismatchError, _compiled.WrongKindError) as error:
-            kind = ValueError if isinstance(error, ValueError) else TypeError
-            raise kind(f"{type(self).__name__}.step: {error}") from None
+        except (MismatchError, WrongKindError) as error:
+            raise explained(f"{type(self).__name__}.step", error) from None
 
     def pack(self, params: Any, states: Any) -> State:
         """Makes the state of a tree from states weight by weight: the inverse of `State.unpack`.
@@ -347,6 +351,8 @@ class OptimizerDef(Config):
                 f"{type(self).__name__}.pack: states must be a tree like params with a State for "
                 f"every weight, got {states_tree}, expected {tree}."
             )
+        for name, weight, leaf in zip(names, weights, leaves, strict=True):
+            self._check_state(name, weight, leaf)
         counts = [leaf.num_update for leaf in leaves]
         known = [int(c) for c in counts if not isinstance(c, Tracer)]
         if len(set(known)) > 1:
@@ -355,6 +361,15 @@ class OptimizerDef(Config):
                 f"got {sorted(set(known))}."
             )
         return self._packed(names, weights, leaves, counts[0] if counts else self._first_count())
+
+    def _check_state(self, name: str, weight: Any, state: Any) -> None:
+        try:
+            if not isinstance(state, State):
+                raise WrongKindError(f"state must be a State, got {type(state).__name__}.")
+            check_arrays(self, weight, weight, state.slots, state.master)
+            check_count(state.num_update)
+        except (MismatchError, WrongKindError) as error:
+            raise explained(f"{type(self).__name__}.pack", error, name) from None
 
     def _packed(self, names: Any, weights: Any, states: Any, num_update: Any) -> State:
         kinds = [
@@ -373,12 +388,10 @@ class OptimizerDef(Config):
     def _floating(self, call: str, index: Hashable, weight: Any) -> Any:
         if isinstance(weight, float):
             weight = jnp.asarray(weight)
-        if not hasattr(weight, "dtype") or not jnp.issubdtype(weight.dtype, jnp.floating):
-            given = getattr(weight, "dtype", type(weight).__name__)
-            raise TypeError(
-                f"{type(self).__name__}.{call}({index!r}): weight must be an array of a real "
-                f"floating dtype, got {given}."
-            )
+        try:
+            check_array("weight", weight)
+        except WrongKindError as error:
+            raise explained(f"{type(self).__name__}.{call}", error, index) from None
         return weight
 
     def _checked_slots(self, call: str, index: Hashable, weight: Any) -> Any:
@@ -396,26 +409,16 @@ class OptimizerDef(Config):
         _warn_of_half_precision(type(self).__name__)
         return None
 
-    def _numbers(self, index: Hashable) -> tuple[Any, Any]:
-        """The structure and the numbers that a compiled function takes.
-
-        For one weight (`index` not None) the multipliers are looked up and the rest of the
-        tables left out, so that all weights share their compiled functions.
-        """
-        tree: Any = self
-        if index is not None:
-            bare = object.__new__(type(self))
-            bare.__dict__.update(self.__getstate__())
-            bare.__dict__.update(lr_mult=None, wd_mult=None, param_idx2name=None)
-            tree = (bare, *self._multipliers(index))
-        leaves, structure = jax.tree.flatten(tree)
-        if leaves and all(type(leaf) is float for leaf in leaves):
-            dtype = np.float64 if double_precision() else np.float32
-            return structure, np.asarray(leaves, dtype)
-        return structure, tuple(leaves)
+    def _numbers(self) -> tuple[Any, Any]:
+        """The structure and the numbers that a compiled `step` takes."""
+        return _flattened(self._with(wd=zero_or(self.wd)))
 
     def _prepared(self, index: Hashable) -> tuple[Any, Any]:
-        """The compiled update of one index and its numbers, remembered."""
+        """The compiled update of one weight and its numbers, remembered by index.
+
+        The multipliers are looked up and the rest of the tables left out, so that all weights
+        share their compiled functions.
+        """
         cache = self.__dict__.setdefault("_cache", {})
         key = (index, double_precision())
         try:
@@ -426,13 +429,31 @@ class OptimizerDef(Config):
             raise TypeError(
                 f"{type(self).__name__}.update: index must be hashable, got {index!r}."
             ) from None
-        structure, numbers = self._numbers(index)
+        bare = self._with(wd=zero_or(self.wd), lr_mult=None, wd_mult=None, param_idx2name=None)
+        lr_mult, wd_mult = self._multipliers(index)
+        structure, numbers = _flattened((bare, lr_mult, zero_or(wd_mult)))
         run = _compiled.update(structure, self._adapts(self._name(index)))
-        if isinstance(numbers, np.ndarray):
-            with jax.ensure_compile_time_eval():
-                numbers = jnp.asarray(numbers)
-        cache[key] = run, numbers
-        return run, numbers
+        if not isinstance(numbers, np.ndarray):
+            return run, numbers
+        on_device = jnp.asarray(numbers)
+        if isinstance(on_device, Tracer) or not _free(on_device):
+            # Made under a trace or a mesh, the array would be of no use outside it.
+            return run, numbers
+        cache[key] = run, on_device
+        return run, on_device
+
+
+def _flattened(tree: Any) -> tuple[Any, Any]:
+    """Structure and leaves; a vector where all leaves are Python floats."""
+    leaves, structure = jax.tree.flatten(tree)
+    if leaves and all(type(leaf) is float for leaf in leaves):
+        return structure, np.asarray(leaves, np.float64 if double_precision() else np.float32)
+    return structure, tuple(leaves)
+
+
+def _free(array: jax.Array) -> bool:
+    """Whether an array is bound to no device and no mesh."""
+    return isinstance(array.sharding, SingleDeviceSharding) and not array.committed
 
 
 def double_precision() -> bool:

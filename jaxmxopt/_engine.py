@@ -10,11 +10,24 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxmxopt._layout import stack, unstack
 from jaxmxopt._sparse import RowSparse
 
-__all__ = ["Rates", "Rule", "compute_dtype", "in_precision", "update_group", "update_weight"]
+__all__ = [
+    "Rates",
+    "RatesByRow",
+    "Rule",
+    "compute_dtype",
+    "in_precision",
+    "update_group",
+    "update_weight",
+]
+
+
+# An innermost axis shorter than this is not vectorised.
+VECTORISED = 16
 
 
 class Rates(NamedTuple):
@@ -22,6 +35,21 @@ class Rates(NamedTuple):
 
     lr: Any
     wd: Any
+
+
+class RatesByRow(Sequence[Any]):
+    """The rates of several weights: one pytree with a leading axis."""
+
+    def __init__(self, stacked: Any) -> None:
+        self.stacked = stacked
+
+    def __len__(self) -> int:
+        return jax.tree.leaves(self.stacked)[0].shape[0]
+
+    def __getitem__(self, number: Any) -> Any:
+        if number >= len(self):
+            raise IndexError(number)
+        return jax.tree.map(lambda column: column[number], self.stacked)
 
 
 class Rule(Protocol):
@@ -39,7 +67,7 @@ class Rule(Protocol):
 
 def compute_dtype(dtype: Any) -> Any:
     """The precision of the arithmetic: float32 for half precision, else the weight's own."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
 def in_precision(tree: Any, dtype: Any) -> Any:
@@ -149,6 +177,51 @@ def _update_rows(
     return put(weight, _stored(old_weight, new, ok)), slots, master
 
 
+# Shared by all weights of one shape, so that tracing and compiling it happens once.
+_update_shared = jax.jit(update_weight, static_argnames="adapts")
+
+
+def _update_alone(
+    opt: Any,
+    rates: Any,
+    weight: Any,
+    grad: Any,
+    slots: Any,
+    master: Any,
+    ok: Any,
+    adapts: bool,
+) -> tuple[Any, Any, Any]:
+    """`update_weight` for a weight that shares its arrays with no other."""
+    shape, merged = weight.shape, _merged(weight.shape)
+    if merged == shape or isinstance(grad, RowSparse) or jax.default_backend() != "cpu":
+        return _update_shared(opt, rates, weight, grad, slots, master, ok, adapts=adapts)
+
+    def to(old: tuple[int, ...], new: tuple[int, ...], tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf.reshape(new) if leaf.shape == old else leaf, tree)
+
+    # XLA would fuse the reshapes into the arithmetic and lose the donated buffers: the call
+    # keeps them apart.
+    with set_xla_metadata(inlineable="false"):
+        updated = _update_shared(
+            opt, rates, *to(shape, merged, (weight, grad, slots, master)), ok, adapts=adapts
+        )
+    return to(merged, shape, updated)
+
+
+def _merged(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in which XLA's CPU loops vectorise: a convolution's short last axes, merged.
+
+    The first axis stays, and axes merge with those before them, so a weight that is sharded
+    along its leading axes keeps its shards.
+    """
+    if len(shape) < 3 or not 1 < shape[-1] < VECTORISED:
+        return shape
+    lead, last = list(shape), 1
+    while len(lead) > 1 and last < VECTORISED:
+        last *= lead.pop()
+    return (*lead, last)
+
+
 def update_group(
     opt: Any,
     rates: Sequence[Any],
@@ -162,15 +235,18 @@ def update_group(
     """One update of the weights of a group, whose slots and masters are stacked.
 
     Weights of one shape run as one: the rule is mapped over the leading axis. Members that
-    differ in kind (a row-sparse gradient among dense ones) run one by one.
+    differ in kind (a row-sparse gradient among dense ones) run one by one. A weight whose
+    gradient is None stays as it is.
     """
     count = len(weights)
+    if all(grad is None for grad in grads):
+        return list(weights), slots, master
     if count == 1:
-        new, slots, master = update_weight(
+        new, slots, master = _update_alone(
             opt, rates[0], weights[0], grads[0], slots, master, ok, adapts[0]
         )
         return [new], slots, master
-    if len(set(adapts)) > 1 or any(isinstance(grad, RowSparse) for grad in grads):
+    if len(set(adapts)) > 1 or any(grad is None or isinstance(grad, RowSparse) for grad in grads):
         parts = zip(
             rates,
             weights,
@@ -180,15 +256,28 @@ def update_group(
             adapts,
             strict=True,
         )
-        results = [update_weight(opt, r, w, g, s, m, ok, a) for r, w, g, s, m, a in parts]
+        results = [
+            (w, s, m) if g is None else update_weight(opt, r, w, g, s, m, ok, a)
+            for r, w, g, s, m, a in parts
+        ]
         new, new_slots, new_masters = zip(*results, strict=True)
         return list(new), stack(new_slots), stack(new_masters)
-    same = all(rate is rates[0] for rate in rates)
     dtype = compute_dtype(weights[0].dtype)
+    rate, axis = _joined(rates, dtype)
     mapped = jax.vmap(
         lambda rate, w, g, s, m: update_weight(opt, rate, w, g, s, m, ok, adapts[0]),
-        in_axes=(None if same else 0, 0, 0, 0, 0),
+        in_axes=(axis, 0, 0, 0, 0),
     )
-    rate = rates[0] if same else stack([in_precision(rate, dtype) for rate in rates])
-    new, slots, master = mapped(rate, stack(weights), stack(grads), slots, master)
+    new, slots, master = mapped(
+        rate, stack(weights), stack([g.astype(dtype) for g in grads]), slots, master
+    )
     return unstack(new, count), slots, master
+
+
+def _joined(rates: Sequence[Any], dtype: Any) -> tuple[Any, int | None]:
+    """The rates of a group, and the axis along which they differ."""
+    if isinstance(rates, RatesByRow):
+        return rates.stacked, 0
+    if all(rate is rates[0] for rate in rates):
+        return rates[0], None
+    return stack([in_precision(rate, dtype) for rate in rates]), 0

@@ -12,6 +12,8 @@ __all__ = ["Layout", "Packed", "stack", "unstack"]
 
 # Below this many elements the cost of a weight is that of one more array, not of its elements.
 SMALL = 16384
+# Fewer weights of one shape are not worth what slicing them apart costs to compile.
+MANY = 96
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +34,13 @@ class Layout:
             alone = weight.size > SMALL or weight.size == 0 or _spread(weight)
             key = number if alone else (weight.shape, weight.dtype, kind)
             groups.setdefault(key, []).append(number)
-        return cls(tuple(tuple(members) for members in groups.values()))
+        return cls(
+            tuple(
+                part
+                for members in groups.values()
+                for part in ([tuple(members)] if len(members) >= MANY else [(n,) for n in members])
+            )
+        )
 
     @property
     def size(self) -> int:

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
+from jax.experimental.shard_alike import shard_alike
 
 __all__ = [
     "clip",
@@ -31,8 +33,21 @@ def one_minus_power(beta: Any, t: Any) -> Any:
 
 
 def sqrt(x: Any) -> Any:
-    """Returns the square root of a host or traced number."""
-    return math.sqrt(x) if isinstance(x, float) else jnp.sqrt(x)
+    """Returns the square root of a host number or an array; its derivative is 0 at 0."""
+    return math.sqrt(x) if isinstance(x, float) else _root(x)
+
+
+@jax.custom_jvp
+def _root(x: jax.Array) -> jax.Array:
+    return jnp.sqrt(x)
+
+
+@_root.defjvp
+def _root_jvp(primals: Any, tangents: Any) -> Any:
+    # sqrt'(0) is infinite: the gradient of a zero moment would be NaN.
+    root = _root(primals[0])
+    positive = root > 0
+    return root, jnp.where(positive, tangents[0] / (2 * jnp.where(positive, root, 1)), 0)
 
 
 def clip(x: jax.Array, bound: Any) -> jax.Array:
@@ -68,7 +83,9 @@ def norm(x: jax.Array) -> jax.Array:
 
 def zeros_like(weight: jax.Array) -> jax.Array:
     """A slot of zeros, placed as its weight is."""
-    return jnp.zeros_like(weight)
+    zeros = jnp.zeros_like(weight)
+    # Under jit the zeros would be constants, which have no place of their own.
+    return shard_alike(weight, zeros)[1] if isinstance(weight, Tracer) else zeros
 
 
 def scalar_like(weight: jax.Array, value: float) -> jax.Array:

@@ -3,8 +3,11 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-__all__ = ["State"]
+from jaxmxopt._layout import Packed
+
+__all__ = ["MasterState", "State"]
 
 
 class State(NamedTuple):
@@ -31,8 +34,26 @@ class State(NamedTuple):
             A tree like `params` with a `State` for every weight. Leaves that the engine keeps
             stacked are sliced out; `OptimizerDef.pack` goes back.
         """
+        if not isinstance(self.slots, Packed) or not isinstance(self.master, Packed):
+            raise TypeError("State.unpack: this is the state of one weight, not of a tree.")
         weights, structure = jax.tree.flatten(params)
         slots = self.slots.unpack(weights)
         masters = self.master.unpack(weights)
-        states = [State(self.num_update, *both) for both in zip(slots, masters, strict=True)]
+        # A count of its own for each, so that all can be donated.
+        states = [
+            State(jnp.array(self.num_update), *both) for both in zip(slots, masters, strict=True)
+        ]
         return jax.tree.unflatten(structure, states)
+
+
+class MasterState(NamedTuple):
+    """What a stateful optimizer keeps for a half-precision weight: `master, slots = state`.
+
+    Attributes:
+        master: the float32 copy of the weight.
+        slots: the algorithm's own, in float32; for a custom optimizer what its `create_state`
+            made of the master.
+    """
+
+    master: jax.Array
+    slots: Any

@@ -54,6 +54,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(autouse=True)
+def small_trees_share_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets two weights of one shape share an array, as hundreds do outside the tests."""
+    monkeypatch.setattr("jaxmxopt._layout.MANY", 2)
+
+
+@pytest.fixture(autouse=True)
 def fixed_seeds() -> None:
     """Starts the global generators anew for every test."""
     random.seed(0)

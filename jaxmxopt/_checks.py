@@ -1,0 +1,195 @@
+"""What must be true of the arguments of an update.
+
+The checks look at shapes and dtypes alone and run while tracing, so calls do not pay for them.
+"""
+
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmxopt._engine import compute_dtype
+from jaxmxopt._layout import Packed
+
+__all__ = [
+    "MismatchError",
+    "WrongKindError",
+    "check_array",
+    "check_arrays",
+    "check_count",
+    "check_numbers",
+    "check_packed",
+    "check_where",
+    "explained",
+]
+
+
+class _ArgumentError(Exception):
+    """An argument that does not fit; `index` is the weight's, None where it is of no one."""
+
+    def __init__(self, message: str, index: Hashable = None) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class MismatchError(_ArgumentError, ValueError):
+    """Values or shapes that do not fit together; the caller adds which call it was."""
+
+
+class WrongKindError(_ArgumentError, TypeError):
+    """An argument that is not of the kind needed; the caller adds which call it was."""
+
+
+def explained(
+    call: str, error: MismatchError | WrongKindError, index: Hashable = None
+) -> Exception:
+    """The error for users: which call, which index or path, what was expected and given."""
+    index = error.index if index is None else index
+    where = call if index is None else f"{call}({index!r})"
+    kind = ValueError if isinstance(error, ValueError) else TypeError
+    return kind(f"{where}: {error}")
+
+
+def check_numbers(opt: Any) -> None:
+    """Hyperparameters must be scalars where an update uses them."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(opt)[0]:
+        if jnp.shape(leaf) != ():
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise MismatchError(
+                f"{name} must be a scalar, got shape {jnp.shape(leaf)}; map over stacked "
+                "definitions with jax.vmap."
+            )
+
+
+def check_rate(lr: Any) -> jax.Array:
+    """What a schedule gave must be one real number."""
+    try:
+        lr = jnp.asarray(lr)
+    except TypeError:
+        raise WrongKindError(f"lr_scheduler must give a number, got {lr!r}.") from None
+    if lr.shape != () or jnp.issubdtype(lr.dtype, jnp.complexfloating):
+        raise MismatchError(
+            f"lr_scheduler must give a real scalar, got shape {lr.shape} and dtype {lr.dtype}."
+        )
+    return lr
+
+
+def check_count(num_update: Any) -> None:
+    """The count of a state must be an integer scalar."""
+    dtype, shape = getattr(num_update, "dtype", None), getattr(num_update, "shape", None)
+    if dtype is None or shape != () or not jnp.issubdtype(dtype, jnp.integer):
+        given = type(num_update).__name__ if dtype is None else f"shape {shape} and dtype {dtype}"
+        raise WrongKindError(f"state.num_update must be an integer scalar, got {given}.")
+
+
+def check_where(where: Any) -> Any:
+    """`where` must be a scalar bool array, or None."""
+    if where is None:
+        return None
+    where = jnp.asarray(where)
+    if where.shape != () or where.dtype != jnp.bool_:
+        raise MismatchError(
+            f"where must be a scalar bool, got shape {where.shape} and dtype {where.dtype}."
+        )
+    return where
+
+
+def check_array(what: str, array: Any, index: Hashable = None) -> None:
+    """A weight, gradient or master must be an array of a real floating dtype."""
+    if not hasattr(array, "dtype") or not hasattr(array, "shape"):
+        raise WrongKindError(f"{what} must be an array, got {type(array).__name__}.", index)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise WrongKindError(f"{what} must be of a real floating dtype, got {array.dtype}.", index)
+
+
+def check_arrays(
+    opt: Any, weight: Any, grad: Any, slots: Any, master: Any, index: Hashable = None
+) -> None:
+    """Weight, gradient, slots and master of one update must belong together."""
+    if isinstance(slots, Packed):
+        raise WrongKindError(
+            "state is of a tree of weights; give it to step, or take it apart with state.unpack.",
+            index,
+        )
+    check_array("weight", weight, index)
+    check_array("grad", grad, index)
+    if weight.shape != grad.shape:
+        raise MismatchError(f"grad has shape {grad.shape}, weight has {weight.shape}.", index)
+    full = weight
+    if master is not None:
+        check_array("state.master", master, index)
+        full, wanted = master, compute_dtype(weight.dtype)
+        if master.shape != weight.shape or master.dtype != wanted:
+            raise MismatchError(
+                f"state.master has shape {master.shape} and dtype {master.dtype}, expected "
+                f"{weight.shape} and {wanted}.",
+                index,
+            )
+    _check_slots(opt, slots, jax.ShapeDtypeStruct(full.shape, full.dtype), index)
+
+
+def _check_slots(opt: Any, slots: Any, weight: Any, index: Hashable) -> None:
+    if type(slots) not in opt._slot_types:
+        expected = " or ".join(kind.__name__ for kind in opt._slot_types)
+        raise WrongKindError(
+            f"state is of another algorithm: slots must be {expected}, got {type(slots).__name__}.",
+            index,
+        )
+    try:
+        opt._check_weight(weight)
+    except ValueError as error:
+        raise MismatchError(str(error), index) from None
+    expected = jax.eval_shape(lambda w: opt._slots(w, 0), weight)
+    for name in getattr(slots, "_fields", ()):
+        given, wanted = getattr(slots, name), getattr(expected, name, None)
+        if wanted is None:
+            continue
+        if not hasattr(given, "shape"):
+            raise WrongKindError(
+                f"state.slots.{name} must be an array, got {type(given).__name__}.", index
+            )
+        if given.shape != wanted.shape:
+            raise MismatchError(
+                f"state.slots.{name} has shape {given.shape}, expected {wanted.shape} for a "
+                f"weight of shape {weight.shape}.",
+                index,
+            )
+        if not jnp.issubdtype(given.dtype, _kind(wanted.dtype)):
+            raise WrongKindError(
+                f"state.slots.{name} has dtype {given.dtype}, expected {wanted.dtype}.", index
+            )
+
+
+def _kind(dtype: Any) -> Any:
+    kinds = (jnp.floating, jnp.integer)
+    return next((kind for kind in kinds if jnp.issubdtype(dtype, kind)), dtype)
+
+
+def check_packed(slots: Any, masters: Any, weights: Iterable[Any], names: Any) -> None:
+    """The state of a tree must be laid out for these weights."""
+    weights = list(weights)
+    for packed in (slots, masters):
+        if not isinstance(packed, Packed) or packed.layout.size != len(weights):
+            raise MismatchError("state is not of this tree of weights; make it with init(params).")
+    if slots.layout != masters.layout:
+        raise MismatchError("state.slots and state.master are laid out differently.")
+    for members, *groups in zip(slots.layout.groups, slots.groups, masters.groups, strict=True):
+        if len(members) == 1:
+            continue
+        first = weights[members[0]]
+        for number in members:
+            check_array("weight", weights[number], names[number])
+            given = weights[number].shape, weights[number].dtype
+            if given != (first.shape, first.dtype):
+                raise MismatchError(
+                    f"weight has shape {given[0]} and dtype {given[1]}, state was made for "
+                    f"{first.shape} and {first.dtype}.",
+                    names[number],
+                )
+        if any(leaf.shape[:1] != (len(members),) for leaf in jax.tree.leaves(groups)):
+            raise MismatchError(
+                f"state must have a leading axis of {len(members)}, one a weight that shares its "
+                "arrays.",
+                names[members[0]],
+            )
