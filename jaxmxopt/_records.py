@@ -1,0 +1,119 @@
+"""Definitions and schedules as JSON, and back: data, never code."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmxopt import lr_scheduler as lr_scheduler  # Defines classes that files name.
+from jaxmxopt._config import Config, nearest
+from jaxmxopt._npz import dtype_named
+from jaxmxopt._zip import FileError
+
+__all__ = ["class_name", "from_record", "to_record"]
+
+
+def class_name(kind: type) -> str:
+    """How files name a class: ours by the name alone, so that they may move between modules."""
+    ours = kind.__module__.split(".")[0] == "jaxmxopt"
+    return kind.__qualname__ if ours else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def to_record(value: Any) -> Any:
+    """Says a value in JSON.
+
+    Numbers, strings, None, sequences, mappings, arrays and records of hyperparameters are said
+    whole; of anything else, such as a function, only what it was.
+    """
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return float(value)
+    if isinstance(value, (jax.Array, np.ndarray)):
+        host = np.asarray(value)
+        return {"array": host.tolist(), "dtype": host.dtype.name}
+    if isinstance(value, Config):
+        fields = {name: to_record(field) for name, field in value.__getstate__().items()}
+        return {"class": class_name(type(value)), "fields": fields}
+    if isinstance(value, Mapping):
+        return {"map": [[to_record(key), to_record(value[key])] for key in value]}
+    if type(value) in (tuple, list):
+        return {type(value).__name__: [to_record(part) for part in value]}
+    kind = value if hasattr(value, "__qualname__") else type(value)
+    return {"opaque": f"{kind.__module__}.{kind.__qualname__}"}
+
+
+def from_record(record: Any, where: str, given: Mapping[str, Any] | None = None) -> Any:
+    """The inverse of `to_record`.
+
+    Args:
+        record: from a file.
+        where: what it is, for messages.
+        given: fields of the outermost record that count instead of the file's.
+
+    Raises:
+        FileError: the record is not of this form, or a value has to be given again.
+    """
+    if record is None or isinstance(record, (bool, int, float, str)):
+        return record
+    if isinstance(record, dict):
+        match list(record.items()):
+            case [("array", values), ("dtype", str(name))]:
+                return _array(values, name, where)
+            case [("class", str(name)), ("fields", dict(fields))]:
+                return _config(name, fields, where, given or {})
+            case [("map", list(pairs))]:
+                return dict(_pair(pair, where) for pair in pairs)
+            case [("tuple", list(parts))]:
+                return tuple(from_record(part, where) for part in parts)
+            case [("list", list(parts))]:
+                return [from_record(part, where) for part in parts]
+            case [("opaque", str(what))]:
+                raise FileError(f"{where} was {what}, which a file cannot hold; give it again.")
+            case _:
+                pass
+    raise FileError(f"is damaged: {where}.")
+
+
+def _array(values: Any, dtype: str, where: str) -> np.ndarray:
+    try:
+        return np.array(values, dtype_named(dtype))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise FileError(f"is damaged: {where} ({error}).") from None
+
+
+def _pair(pair: Any, where: str) -> tuple[Any, Any]:
+    if not isinstance(pair, list) or len(pair) != 2:
+        raise FileError(f"is damaged: {where}.")
+    key, value = (from_record(part, where) for part in pair)
+    try:
+        hash(key)
+    except TypeError:
+        raise FileError(f"is damaged: {where} has the key {key!r}.") from None
+    return key, value
+
+
+def _config(name: str, fields: Mapping[str, Any], where: str, given: Mapping[str, Any]) -> Config:
+    known = _classes(Config)
+    if name not in known:
+        raise FileError(f"{where} is a {name}, which is unknown here{nearest(name, known)}.")
+    values = {
+        field: from_record(record, f"{where}.{field}")
+        for field, record in fields.items()
+        if field not in given
+    }
+    try:
+        return known[name](**values, **given)
+    except (TypeError, ValueError) as error:
+        raise FileError(f"{where} cannot be made again: {error}") from None
+
+
+def _classes(base: type) -> dict[str, type]:
+    """The subclasses by the names in files; nothing is imported to find them."""
+    found: dict[str, type] = {}
+    for kind in base.__subclasses__():
+        found |= {class_name(kind): kind} | _classes(kind)
+    return found

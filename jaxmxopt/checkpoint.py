@@ -1,0 +1,164 @@
+"""States on disk: one `.npz` without pickle, checked throughout, that appears whole or not at all.
+
+A file holds the leaves of a tree under their names, the algorithm and its hyperparameters. What it
+holds does not depend on how a state is laid out in memory or over devices. Loading needs the tree
+to be restored into: everything is compared with it first, and nothing is ever cast.
+"""
+
+import contextlib
+import io
+import os
+from collections.abc import Generator
+from typing import Any, BinaryIO, TypeVar
+
+from jaxmxopt import _npz, _records
+from jaxmxopt._atomic import replacing
+from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._named_leaves import TreeError, WrongLeafError
+from jaxmxopt._tree_file import contents, restored
+from jaxmxopt._zip import FileError
+
+__all__ = ["dumps", "load", "load_definition", "loads", "save"]
+
+T = TypeVar("T")
+Path = str | os.PathLike[str]
+
+
+def save(path: Path, tree: Any, *, opt: OptimizerDef | None = None, params: Any = None) -> None:
+    """Writes a tree of states and arrays to a file.
+
+    The bytes go to a temporary file in the same folder, are flushed to disk, and the file is
+    renamed: whenever the process dies, the old file or the new one is whole.
+
+    Args:
+        path: of the file, usually `*.npz`. An existing one is replaced.
+        tree: a `State`, or any pytree of states, arrays (NumPy's, JAX's, `RowSparse`, random
+            keys), numbers and strings. Arrays over several devices are put together.
+        opt: the optimizer that the states are of. It is recorded; loading for another algorithm
+            is refused. Of a schedule that is a function, only its name is.
+        params: the weights that the state of a tree is of, for their names. They are saved
+            themselves only where they are in `tree` too.
+
+    Raises:
+        ValueError: the state of a tree is without its `params`, two leaves have one path, or an
+            array was donated or lies on devices of another process.
+        TypeError: a leaf is none of the kinds above.
+        OSError: the file cannot be written. The old file is then still there.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmxopt as mxopt, os, tempfile
+        >>> opt, params = mxopt.Adam(), {"w": jnp.ones(3)}
+        >>> state = opt.init(params)
+        >>> path = os.path.join(tempfile.mkdtemp(), "step_0.npz")
+        >>> save(path, {"params": params, "state": state}, opt=opt, params=params)
+        >>> load(path, {"params": params, "state": state}, opt=opt, params=params)["params"]
+        {'w': Array([1., 1., 1.], dtype=float32)}
+    """
+    call = f"checkpoint.save({os.fspath(path)!r})"
+    header = _header(call, opt)
+    with _named(call), replacing(path) as file:
+        _write(file, header, tree, params)
+
+
+def dumps(tree: Any, *, opt: OptimizerDef | None = None, params: Any = None) -> bytes:
+    """Returns what `save` would write, for the same arguments."""
+    header, file = _header("checkpoint.dumps", opt), io.BytesIO()
+    with _named("checkpoint.dumps"):
+        _write(file, header, tree, params)
+    return file.getvalue()
+
+
+def load(path: Path, like: T, *, opt: OptimizerDef | None = None, params: Any = None) -> T:
+    """Reads a tree from a file.
+
+    The whole file is checked first: its format and checksums, then algorithm, names, dtypes and
+    shapes against what is asked for. Nothing is cast, renamed, left out or filled in.
+
+    Args:
+        path: of a file that `save` wrote.
+        like: the tree to restore into, such as `opt.init(params)`. Its arrays are not changed;
+            each new one is of the same kind (NumPy's or JAX's) and on the same devices. A
+            `jax.ShapeDtypeStruct` stands for an array of JAX.
+        opt: the optimizer, which must be of the algorithm that the file is of. Its
+            hyperparameters may differ; `load_definition` gives those in the file.
+        params: the weights that the state of a tree in `like` is of.
+
+    Returns:
+        A tree like `like` with the values in the file.
+
+    Raises:
+        ValueError: the file is damaged, newer or of something else; the first difference is named.
+        OSError: the file cannot be read.
+    """
+    call = f"checkpoint.load({os.fspath(path)!r})"
+    with open(path, "rb") as file:
+        return _restored(call, file, like, opt, params)
+
+
+def loads(data: bytes, like: T, *, opt: OptimizerDef | None = None, params: Any = None) -> T:
+    """Reads a tree from what `dumps` returned; otherwise as `load`."""
+    return _restored("checkpoint.loads", io.BytesIO(data), like, opt, params)
+
+
+def load_definition(path: Path, **given: Any) -> OptimizerDef:
+    """Makes the optimizer that a file records.
+
+    Args:
+        path: of a file saved with `opt`.
+        given: hyperparameters that count instead of the recorded ones. A schedule that was a
+            function must be given.
+
+    Raises:
+        ValueError: the file is damaged, records no optimizer, or one unknown here.
+        OSError: the file cannot be read.
+    """
+    call = f"checkpoint.load_definition({os.fspath(path)!r})"
+    with open(path, "rb") as file, _named(call):
+        reader = _npz.Reader(file)
+        if _algorithm(reader) is None:
+            raise FileError("records no optimizer; it was saved without opt.")
+        opt = _records.from_record(reader.header["definition"], "the optimizer", given)
+        if not isinstance(opt, OptimizerDef):
+            raise FileError(f"records a {type(opt).__name__}, which is no optimizer.")
+        return opt
+
+
+def _header(call: str, opt: Any) -> dict[str, Any]:
+    if opt is not None and not isinstance(opt, OptimizerDef):
+        raise TypeError(f"{call}: opt must be an OptimizerDef, got {type(opt).__name__}.")
+    return {"definition": _records.to_record(opt)}
+
+
+def _write(file: BinaryIO, header: dict[str, Any], tree: Any, params: Any) -> None:
+    more, arrays = contents(tree, params)
+    _npz.write(file, header | more, arrays)
+
+
+def _restored(call: str, file: BinaryIO, like: T, opt: Any, params: Any) -> T:
+    wanted = _header(call, opt)["definition"]
+    with _named(call):
+        reader = _npz.Reader(file)
+        if wanted is not None and (kind := _algorithm(reader)) != wanted["class"]:
+            raise FileError(f"must be of {wanted['class']}, got {kind or 'no optimizer'}.")
+        return restored(reader, like, params)
+
+
+def _algorithm(reader: _npz.Reader) -> str | None:
+    match reader.header.get("definition"):
+        case {"class": str(name)}:
+            return name
+        case None:
+            return None
+        case _:
+            raise FileError("is damaged: definition.")
+
+
+@contextlib.contextmanager
+def _named(call: str) -> Generator[None]:
+    """Adds to an error which call it was."""
+    try:
+        yield
+    except (FileError, TreeError) as error:
+        raise ValueError(f"{call}: {error}") from None
+    except WrongLeafError as error:
+        raise TypeError(f"{call}: {error}") from None
