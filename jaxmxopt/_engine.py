@@ -13,6 +13,7 @@ from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxmxopt._layout import stack, unstack
+from jaxmxopt._numeric import compute_dtype
 from jaxmxopt._sparse import RowSparse
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
 
 # An innermost axis shorter than this is not vectorised.
 VECTORISED = 16
+# How many rows of a stack are taken apart by one call.
+TOGETHER = 10
 
 
 class Rates(NamedTuple):
@@ -65,11 +68,6 @@ class Rule(Protocol):
     def _row_rule(self, rates: Any, weight: jax.Array, grad: jax.Array, slots: Any) -> Any: ...
 
 
-def compute_dtype(dtype: Any) -> Any:
-    """The precision of the arithmetic: float32 for half precision, else the weight's own."""
-    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
-
-
 def in_precision(tree: Any, dtype: Any) -> Any:
     """Rounds every floating leaf to a dtype; counts and keys stay."""
 
@@ -104,17 +102,18 @@ def update_weight(
     """
     dtype = compute_dtype(weight.dtype)
     opt, rates = in_precision(opt, dtype), in_precision(rates, dtype)
+    rule = opt._rule
     if isinstance(grad, RowSparse):
         if opt.lazy_update and opt._rowwise:
             return _update_rows(opt, rates, weight, grad, slots, master, ok, adapts)
-        grad = grad.astype(dtype).todense()
+        rule, grad = opt._row_rule, grad.astype(dtype).todense()
     grad = grad.astype(dtype)
     full = weight.astype(dtype)
     if adapts:
         rates = opt._adapt(rates, full, grad)
     if master is not None:
         full = master
-    new, new_slots = opt._rule(rates, full, grad, in_precision(slots, dtype))
+    new, new_slots = rule(rates, full, grad, in_precision(slots, dtype))
     new_slots = _stored(slots, new_slots, ok)
     if master is None:
         return _stored(weight, new, ok), new_slots, None
@@ -268,10 +267,32 @@ def update_group(
         lambda rate, w, g, s, m: update_weight(opt, rate, w, g, s, m, ok, adapts[0]),
         in_axes=(axis, 0, 0, 0, 0),
     )
-    new, slots, master = mapped(
-        rate, stack(weights), stack([g.astype(dtype) for g in grads]), slots, master
-    )
-    return unstack(new, count), slots, master
+    # Cast first: the gradients of a group may differ in dtype.
+    grads = [grad.astype(dtype) for grad in grads]
+    new, slots, master = mapped(rate, stack(weights), stack(grads), slots, master)
+    return _rows(new, count), slots, master
+
+
+def _rows(stacked: jax.Array, count: int) -> list[jax.Array]:
+    """Takes a stack of weights apart.
+
+    A slice at a constant place compiles to a kernel of its own. Some rows at a time at a place
+    that is an argument share one, if XLA can neither see the place nor inline the call.
+    """
+    if count <= TOGETHER or jax.default_backend() != "cpu":
+        return unstack(stacked, count)
+    starts = [min(start, count - TOGETHER) for start in range(0, count, TOGETHER)]
+    places = lax.optimization_barrier([jnp.int32(start) for start in starts])
+    rows: list[jax.Array] = []
+    with set_xla_metadata(inlineable="false"):
+        for place, start in zip(places, starts, strict=True):
+            rows.extend(_some_rows(stacked, place)[len(rows) - start :])
+    return rows
+
+
+@jax.jit
+def _some_rows(stacked: jax.Array, place: jax.Array) -> list[jax.Array]:
+    return unstack(lax.dynamic_slice_in_dim(stacked, place, TOGETHER), TOGETHER)
 
 
 def _joined(rates: Sequence[Any], dtype: Any) -> tuple[Any, int | None]:
