@@ -61,6 +61,8 @@ class Rule(Protocol):
     lazy_update: bool
     _rowwise: bool
 
+    def _idle(self, rates: Any) -> jax.Array | None: ...
+
     def _adapt(self, rates: Any, weight: jax.Array, grad: jax.Array) -> Any: ...
 
     def _rule(self, rates: Any, weight: jax.Array, grad: jax.Array, slots: Any) -> Any: ...
@@ -102,23 +104,27 @@ def update_weight(
     """
     dtype = compute_dtype(weight.dtype)
     opt, rates = in_precision(opt, dtype), in_precision(rates, dtype)
+    idle = opt._idle(rates)
+    if idle is not None:
+        ok = ~idle if ok is None else ok & ~idle
     rule = opt._rule
     if isinstance(grad, RowSparse):
         if opt.lazy_update and opt._rowwise:
             return _update_rows(opt, rates, weight, grad, slots, master, ok, adapts)
         rule, grad = opt._row_rule, grad.astype(dtype).todense()
-    grad = grad.astype(dtype)
-    full = weight.astype(dtype)
-    if adapts:
-        rates = opt._adapt(rates, full, grad)
-    if master is not None:
-        full = master
-    new, new_slots = rule(rates, full, grad, in_precision(slots, dtype))
-    new_slots = _stored(slots, new_slots, ok)
-    if master is None:
-        return _stored(weight, new, ok), new_slots, None
-    new_master = _stored(master, new, ok)
-    return _stored(weight, new_master, ok), new_slots, new_master
+
+    def updated(weight: Any, grad: Any, slots: Any, master: Any) -> tuple[Any, Any, Any]:
+        grad, full = grad.astype(dtype), weight.astype(dtype)
+        final = opt._adapt(rates, full, grad) if adapts else rates
+        full = full if master is None else master
+        new, new_slots = rule(final, full, grad, in_precision(slots, dtype))
+        new_slots = _stored(slots, new_slots, None)
+        return new.astype(weight.dtype), new_slots, None if master is None else new
+
+    if ok is None:
+        return updated(weight, grad, slots, master)
+    # A selection at the end would have XLA compute the weight from the old slots, and copy them.
+    return lax.cond(ok, updated, lambda w, g, s, m: (w, s, m), weight, grad, slots, master)
 
 
 def _stored(old: Any, new: Any, ok: Any) -> Any:

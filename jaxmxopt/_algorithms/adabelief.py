@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxmxopt._algorithms._kept import kept_unless, usable_scale
 from jaxmxopt._config import DecayRate, NonNegative, Static
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._engine import Rates
@@ -32,8 +31,7 @@ class AdaBelief(OptimizerDef):
 
     without the first fraction where `correct_bias` is off. As in MXNet 2.x, decay is added before
     clipping, which its documentation turns round, and :math:`\epsilon` stands outside of the bias
-    correction, unlike in optax and the paper. Where `rescale_grad` is 0, infinite or NaN, weight
-    and slots stay as they are.
+    correction, unlike in optax and the paper.
 
     Attributes:
         beta1: decay rate of the mean, in [0, 1).
@@ -78,4 +76,4 @@ class AdaBelief(OptimizerDef):
         squared = (m - g) * (m - g)
         v = self.beta2 * (slots.var - squared) + squared + self.epsilon
         new = weight - rates.lr * (m / (sqrt(v) + self.epsilon))
-        return kept_unless(usable_scale(self), (weight, slots), (new, AdaBeliefSlots(m, v)))
+        return new, AdaBeliefSlots(m, v)

@@ -74,7 +74,7 @@ class Adam(OptimizerDef):
         return weight - rates.lr * m / (sqrt(v) + self.epsilon), AdamSlots(m, v)
 
     def _row_rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        if self.clip_gradient is None:
+        if self.clip_gradient is None and self.lazy_update:
             return self._rule(rates, weight, grad, slots)
         g = clip(grad * self.rescale_grad + weight * rates.wd, self.clip_gradient)
         m = self.beta1 * slots.mean + (1 - self.beta1) * g

@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxmxopt._algorithms._kept import kept_unless, usable_scale
 from jaxmxopt._config import DecayRate, NonNegative, Static
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._engine import Rates
@@ -33,9 +32,9 @@ class AdamW(OptimizerDef):
 
     without the fraction where `correct_bias` is off. As in MXNet 2.x the correction is on the
     decay too, and :math:`\epsilon` stands outside of it: optax and torch decay by
-    :math:`\eta\,\mathrm{wd}\,w` and have :math:`\sqrt{v / (1 - \beta_2^t)} + \epsilon`. Where
-    `rescale_grad` is 0, infinite or NaN, weight and slots stay as they are. MXNet's documentation
-    adds the decay to the gradient as well where `correct_bias` is off; its binary does not.
+    :math:`\eta\,\mathrm{wd}\,w` and have :math:`\sqrt{v / (1 - \beta_2^t)} + \epsilon`. MXNet's
+    documentation adds the decay to the gradient as well where `correct_bias` is off; its binary
+    does not.
 
     Attributes:
         beta1: decay rate of the mean, in [0, 1).
@@ -79,4 +78,4 @@ class AdamW(OptimizerDef):
         m = self.beta1 * (slots.mean - g) + g
         v = self.beta2 * (slots.var - squared) + squared
         new = weight - rates.lr * (m / (sqrt(v) + self.epsilon) + rates.wd * weight)
-        return kept_unless(usable_scale(self), (weight, slots), (new, AdamWSlots(m, v)))
+        return new, AdamWSlots(m, v)

@@ -3,9 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from jaxmxopt._algorithms._kept import kept_unless
 from jaxmxopt._algorithms._kernel_power import kernel_one_minus_power
 from jaxmxopt._config import DecayRate, NonNegative
 from jaxmxopt._definition import OptimizerDef
@@ -79,11 +77,12 @@ class FTML(OptimizerDef):
         powers = kernel_one_minus_power(self.beta1, t), kernel_one_minus_power(self.beta2, t)
         return FTMLRates(lr, wd, *powers)
 
+    def _idle(self, rates: Any) -> Any:
+        return rates.lr == 0
+
     def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        moves = rates.lr != 0
-        lr = jnp.where(moves, rates.lr, 1)
         g = clip(self.rescale_grad * grad + rates.wd * weight, self.clip_gradient)
         v = self.beta2 * slots.v + (1 - self.beta2) * (g * g)
-        d = rates.correction1 / lr * (sqrt(divide(v, rates.correction2)) + self.epsilon)
+        d = rates.correction1 / rates.lr * (sqrt(divide(v, rates.correction2)) + self.epsilon)
         z = self.beta1 * slots.z + (1 - self.beta1) * g - (d - self.beta1 * slots.d) * weight
-        return kept_unless(moves, (weight, slots), (-z / d, FTMLSlots(d, v, z)))
+        return -z / d, FTMLSlots(d, v, z)

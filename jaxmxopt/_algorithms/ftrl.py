@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmxopt._algorithms._kept import kept_unless
 from jaxmxopt._config import NonNegative, Static
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._numeric import clip, divide, sign, sqrt, zeros_like
@@ -64,13 +63,14 @@ class Ftrl(OptimizerDef):
     def _slots(self, weight: Any, index: Any) -> FtrlSlots:
         return FtrlSlots(zeros_like(weight), zeros_like(weight))
 
+    def _idle(self, rates: Any) -> Any:
+        return rates.lr == 0
+
     def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        moves = rates.lr != 0
-        lr = jnp.where(moves, rates.lr, 1)
         g = clip(grad * self.rescale_grad, self.clip_gradient)
         n = slots.n + g * g
-        z = slots.z + (g - divide((sqrt(n) - sqrt(slots.n)) * weight, lr))
-        below = divide(self.beta + sqrt(n), lr) + rates.wd
+        z = slots.z + (g - divide((sqrt(n) - sqrt(slots.n)) * weight, rates.lr))
+        below = divide(self.beta + sqrt(n), rates.lr) + rates.wd
         new = (sign(z) * self.lamda1 - z) / jnp.where(below == 0, 1, below)
-        new = new * (jnp.abs(z) > self.lamda1)
-        return kept_unless(moves, (weight, slots), (new, FtrlSlots(z, n)))
+        new = new * (jnp.abs(z) > self.lamda1).astype(z.dtype)
+        return new, FtrlSlots(z, n)

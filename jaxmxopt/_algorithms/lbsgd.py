@@ -116,7 +116,10 @@ class LBSGD(OptimizerDef):
             return 1.0
         if span == 0:
             return 1.0 + rise
-        done = min(count, span) if isinstance(count, int) else jnp.minimum(count, span) * 1.0
+        if isinstance(count, int):
+            done = min(count, span)
+        else:
+            done = jnp.minimum(count, span).astype(self.rescale_grad.dtype)
         if self.warmup_strategy == "linear":
             return 1.0 + rise * done / span
         if self.warmup_strategy == "power2":

@@ -134,7 +134,7 @@ class Nadam(OptimizerDef):
 def _momentum(beta1: Any, decay: Any, t: Any) -> Any:
     if isinstance(t, int):
         return beta1 * (1.0 - 0.5 * pow(0.96, t * decay))
-    return beta1 * (1 - 0.5 * jnp.power(0.96, t * decay))
+    return beta1 * (1 - 0.5 * jnp.power(0.96, t.astype(decay.dtype) * decay))
 
 
 @functools.lru_cache(maxsize=1024)
