@@ -16,14 +16,14 @@ from jaxmxopt._checks import (
     WrongKindError,
     check_array,
     check_arrays,
-    check_count,
     check_rate,
     explained,
 )
-from jaxmxopt._config import Config, FrozenMap, Node, NonNegative, Real, Static
+from jaxmxopt._config import FrozenMap, Node, NonNegative, Real, Static
 from jaxmxopt._engine import Rates, in_precision
 from jaxmxopt._layout import Layout
 from jaxmxopt._multipliers import Multipliers, find
+from jaxmxopt._pure import Definition, flatten_states
 from jaxmxopt._state import State
 from jaxmxopt._zero import ZERO, zero_or
 
@@ -39,7 +39,7 @@ class Unasked(float):
     """A default learning rate: it gives way to a scheduler's."""
 
 
-class OptimizerDef(Config):
+class OptimizerDef(Definition):
     r"""An optimizer as an immutable value, a pytree of its hyperparameters.
 
     Its subclasses are the algorithms. All functions are pure: they return new weights and
@@ -177,6 +177,11 @@ class OptimizerDef(Config):
         del t
         return Rates(lr, wd)
 
+    def _idle(self, rates: Any) -> jax.Array | None:
+        """Whether the update leaves everything as it is: a scalar, None for never."""
+        del rates
+        return None
+
     def _adapt(self, rates: Any, weight: jax.Array, grad: jax.Array) -> Any:
         """Rates that depend on the whole weight, as it is stored, and the whole gradient."""
         del weight, grad
@@ -192,7 +197,7 @@ class OptimizerDef(Config):
         raise NotImplementedError(f"{type(self).__name__} must define _rule.")
 
     def _row_rule(self, rates: Any, weight: jax.Array, grad: jax.Array, slots: Any) -> Any:
-        """`_rule` on some rows; apart only where MXNet rounds in another order there."""
+        """`_rule` for row-sparse gradients; apart only where MXNet rounds in another order."""
         return self._rule(rates, weight, grad, slots)
 
     def _check_weight(self, weight: Any) -> None:
@@ -222,79 +227,19 @@ class OptimizerDef(Config):
         wd = opt.wd if wd_mult is None else opt.wd * wd_mult
         return opt._rates(lr, wd, t)
 
-    # One weight.
+    # What the public functions do.
 
-    def create_state(self, index: Hashable, weight: Any) -> State:
-        """Makes the state of one weight.
-
-        Args:
-            index: any hashable; the weight's key in `lr_mult` and `wd_mult`.
-            weight: a floating array of any shape.
-
-        Returns:
-            A `State` without a master, its slots in the dtype and on the devices of the weight.
-
-        Raises:
-            TypeError: the weight is not a floating array.
-        """
-        weight = self._floating("create_state", index, weight)
-        return State(self._first_count(), self._checked_slots("create_state", index, weight), None)
-
-    def create_state_multi_precision(self, index: Hashable, weight: Any) -> State:
-        """Makes the state of one weight, with a float32 master where `multi_precision` wants one.
-
-        Half-precision weights without `multi_precision` warn, once a process.
-        """
-        call = "create_state_multi_precision"
+    def _create(self, call: str, index: Hashable, weight: Any, *, masters: bool) -> State:
         weight = self._floating(call, index, weight)
-        master = self._master(weight)
+        master = self._master(weight) if masters else None
         full = weight if master is None else master
         return State(self._first_count(), self._checked_slots(call, index, full), master)
 
-    def update(self, index: Hashable, weight: Any, grad: Any, state: State) -> tuple[Any, State]:
-        """Updates one weight.
-
-        Args:
-            index: as given to `create_state`; static under `jax.jit`.
-            weight: floating, of any shape.
-            grad: an array of the same shape, or a `RowSparse` of that shape.
-            state: of this weight; its master is used where it has one.
-
-        Returns:
-            The new weight, of the old one's shape and dtype, and the new state.
-
-        Raises:
-            ValueError: shapes do not fit. Nothing has changed then, nor with a TypeError.
-            TypeError: an argument is not a floating array, or the state is of another algorithm.
-        """
+    def _update(self, index: Hashable, weight: Any, grad: Any, state: State) -> Any:
         run, numbers = self._prepared(index)
-        try:
-            return run(numbers, weight, grad, state)
-        except (MismatchError, WrongKindError) as error:
-            raise explained(f"{type(self).__name__}.update", error, index) from None
+        return run(numbers, weight, grad, state)
 
-    def update_multi_precision(
-        self, index: Hashable, weight: Any, grad: Any, state: State
-    ) -> tuple[Any, State]:
-        """MXNet's name for `update`, which follows the state it is given."""
-        return self.update(index, weight, grad, state)
-
-    # Whole trees.
-
-    def init(self, params: Any) -> State:
-        """Makes the state of a tree of weights.
-
-        Args:
-            params: any pytree of floating arrays. The index of a leaf is its path joined by `/`,
-                such as `"decoder/0/kernel"`.
-
-        Returns:
-            One `State` for the tree. Small weights of one shape share their slots' arrays;
-            `state.unpack(params)` shows them weight by weight.
-
-        Raises:
-            TypeError: a leaf is not a floating array; the message has its path.
-        """
+    def _init(self, params: Any) -> State:
         names, weights, _ = _compiled.flatten_with_names(params)
         states = [
             self.create_state_multi_precision(name, weight)
@@ -302,74 +247,19 @@ class OptimizerDef(Config):
         ]
         return self._packed(names, weights, states, self._first_count())
 
-    def step(
-        self, params: Any, grads: Any, state: State, *, where: Any = None, donate: bool = False
-    ) -> tuple[Any, State]:
-        """Updates a whole tree of weights in one compiled call.
-
-        Args:
-            params: the tree of weights.
-            grads: a tree of the same structure; a leaf may be a `RowSparse`.
-            state: from `init`.
-            where: a scalar bool array; False leaves everything untouched, counts included.
-            donate: reuse the buffers of `params` and `state`, which are dead afterwards.
-                Without effect inside another `jax.jit`, which has its own `donate_argnums`.
-
-        Returns:
-            The new weights and the new state.
-
-        Raises:
-            ValueError: structures or shapes do not fit; the message has the path. Nothing has
-                changed then, nor with a TypeError.
-            TypeError: a leaf is not a floating array, or the state is of another algorithm.
-        """
+    def _step(self, params: Any, grads: Any, state: State, where: Any, donate: bool) -> Any:
         structure, numbers = self._numbers()
-        run = _compiled.step(structure, donate)
-        try:
-            if not isinstance(state, State):
-                raise _compiled.WrongKindError(
-                    f"state must be a State, got {type(state).__name__}."
-                )
-            return run(numbers, params, state, grads, where)
-        except (MismatchError, WrongKindError) as error:
-            raise explained(f"{type(self).__name__}.step", error) from None
+        return _compiled.step(structure, donate)(numbers, params, state, grads, where)
 
-    def pack(self, params: Any, states: Any) -> State:
-        """Makes the state of a tree from states weight by weight: the inverse of `State.unpack`.
-
-        Args:
-            params: the tree of weights.
-            states: a tree like `params` of `State`, all with the same `num_update`.
-
-        Raises:
-            ValueError: structures differ, or so do the counts.
-        """
-        names, weights, tree = _compiled.flatten_with_names(params)
-        leaves, states_tree = jax.tree.flatten(states, is_leaf=lambda x: isinstance(x, State))
-        if states_tree != tree:
-            raise ValueError(
-                f"{type(self).__name__}.pack: states must be a tree like params with a State for "
-                f"every weight, got {states_tree}, expected {tree}."
-            )
+    def _pack(self, params: Any, states: Any) -> State:
+        names, weights, leaves = flatten_states(params, states)
         for name, weight, leaf in zip(names, weights, leaves, strict=True):
-            self._check_state(name, weight, leaf)
+            check_arrays(self, weight, weight, leaf.slots, leaf.master, name)
         counts = [leaf.num_update for leaf in leaves]
-        known = [int(c) for c in counts if not isinstance(c, Tracer)]
-        if len(set(known)) > 1:
-            raise ValueError(
-                f"{type(self).__name__}.pack: all num_update must be equal, "
-                f"got {sorted(set(known))}."
-            )
+        known = {int(count) for count in counts if not isinstance(count, Tracer)}
+        if len(known) > 1:
+            raise MismatchError(f"all num_update must be equal, got {sorted(known)}.")
         return self._packed(names, weights, leaves, counts[0] if counts else self._first_count())
-
-    def _check_state(self, name: str, weight: Any, state: Any) -> None:
-        try:
-            if not isinstance(state, State):
-                raise WrongKindError(f"state must be a State, got {type(state).__name__}.")
-            check_arrays(self, weight, weight, state.slots, state.master)
-            check_count(state.num_update)
-        except (MismatchError, WrongKindError) as error:
-            raise explained(f"{type(self).__name__}.pack", error, name) from None
 
     def _packed(self, names: Any, weights: Any, states: Any, num_update: Any) -> State:
         kinds = [
@@ -471,5 +361,5 @@ def _warn_of_half_precision(owner: str) -> None:
             f"{owner}: state of half-precision weights is kept in half precision, which loses "
             "small updates; multi_precision=True keeps float32 masters.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
