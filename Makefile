@@ -25,5 +25,17 @@ demo: $(VENV)/.ready  ## train on handwritten digits and draw the curves
 test-mxnet: $(VENV)/.ready  ## fresh trajectories from the real MXNet: make test-mxnet SEED=7
 	$(RUN) tests/reference/live.py --seed $(SEED)
 
+.bench/.ready: pyproject.toml
+	$(PYTHON) -m venv .bench/venv
+	.bench/venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".[bench]"
+	touch $@
+
+.mxnet/1.9.1/bin/python:
+	$(PYTHON) -m venv .mxnet/1.9.1
+	.mxnet/1.9.1/bin/python -m pip install --quiet --disable-pip-version-check mxnet==1.9.1 numpy==1.23.5
+
+bench: .bench/.ready .mxnet/1.9.1/bin/python  ## against optax, torch and MXNet: make bench ARGS=--quick
+	.bench/venv/bin/python -m benchmarks --mxnet .mxnet/1.9.1/bin/python $(ARGS)
+
 clean:
 	rm -rf $(VENV) .mxnet .bench build dist *.egg-info

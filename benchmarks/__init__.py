@@ -1,0 +1,1 @@
+"""Benchmarks against optax, torch and MXNet: `make bench`."""

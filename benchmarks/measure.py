@@ -1,0 +1,210 @@
+"""What is measured: each function gives rows of a case, its milliseconds and its ratios."""
+
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxmxopt as mxopt
+from benchmarks import contenders
+from benchmarks.mxnet_process import MXNetProcess
+from benchmarks.timing import batches, interleaved, seconds
+from benchmarks.trees import TREES
+
+Row = dict[str, Any]
+Tick = Callable[[], None]
+
+
+def _row(case: str, medians: dict[str, float], **more: Any) -> Row:
+    """A case: the medians, and the ratio of ours to each other."""
+    mine = medians["jaxmxopt"]
+    ratios = {name: mine / taken for name, taken in medians.items() if name != "jaxmxopt"}
+    return {"case": case, "milliseconds": medians, "ratios": ratios, **more}
+
+
+@contextmanager
+def _mxnet(python: pathlib.Path | None, **case: Any) -> Iterator[dict[str, Callable[[], float]]]:
+    """MXNet as one more contender, where its environment is there."""
+    if python is None:
+        yield {}
+        return
+    process = MXNetProcess(python, case)
+    try:
+        yield {"mxnet": process}
+    finally:
+        process.close()
+
+
+def steps(tree: str, algorithm: str, rounds: int, mxnet: pathlib.Path | None, tick: Tick) -> Row:
+    """A whole-tree step against optax, torch's fused kernels, MXNet and the memory's limit."""
+    shapes = TREES[tree]()
+    weights, grads = contenders.arrays_of(shapes, 0), contenders.arrays_of(shapes, 1)
+    runs = {
+        "jaxmxopt": contenders.ours(algorithm, weights, grads),
+        "optax": contenders.optax_step(algorithm, weights, grads),
+        "limit": contenders.memory_limit(algorithm, weights),
+    }
+    fused = contenders.torch_fused(algorithm, weights, grads) if _has_torch() else None
+    if fused is not None:
+        runs["torch fused"] = fused
+    timed = {name: functools.partial(seconds, run) for name, run in runs.items()}
+    known = mxnet if algorithm != "adamw" else None
+    with _mxnet(known, kind="tree", algorithm=algorithm, shapes=shapes) as other:
+        return _row(f"{algorithm} {tree}", interleaved(timed | other, rounds, tick))
+
+
+def steps_in_jit(tree: str, algorithm: str, rounds: int, tick: Tick) -> Row:
+    """The same inside a caller's own jit, with other work around it."""
+    shapes = TREES[tree]()
+    weights, grads = contenders.arrays_of(shapes, 0), contenders.arrays_of(shapes, 1)
+    runs = {
+        "jaxmxopt": contenders.ours_in_jit(algorithm, weights, grads),
+        "optax": contenders.optax_in_jit(algorithm, weights, grads),
+    }
+    timed = {name: functools.partial(seconds, run) for name, run in runs.items()}
+    return _row(f"{algorithm} {tree} in a caller's jit", interleaved(timed, rounds, tick))
+
+
+def _has_torch() -> bool:
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def compiling(tree: str, tick: Tick) -> Row:
+    """Tracing, lowering and compiling one Adam step, in processor seconds, caches off."""
+    shapes = TREES[tree]()
+    params = [jnp.zeros(shape) for shape in shapes]
+    opt, tx = contenders.OURS["adam"](), contenders.OPTAX["adam"]()
+    functions = {
+        "jaxmxopt": (lambda p, s, g: opt.step(p, g, s), opt.init(params)),
+        "optax": (lambda p, s, g: contenders._optax_step(tx, p, g, s), tx.init(params)),
+    }
+    medians, parts = {}, {}
+    for name, (function, state) in functions.items():
+        jax.clear_caches()
+        marks = [time.process_time()]
+        traced = jax.jit(function, donate_argnums=(0, 1)).trace(params, state, params)
+        marks.append(time.process_time())
+        lowered = traced.lower()
+        marks.append(time.process_time())
+        compiled = lowered.compile()
+        marks.append(time.process_time())
+        memory = compiled.memory_analysis()
+        used = memory.argument_size_in_bytes
+        parts[name] = {
+            "trace": marks[1] - marks[0],
+            "lower": marks[2] - marks[1],
+            "compile": marks[3] - marks[2],
+            "temporary share": memory.temp_size_in_bytes / used,
+        }
+        medians[name] = 1e3 * (marks[3] - marks[0])
+        tick()
+    return _row(f"compiling adam {tree}", medians, parts=parts)
+
+
+CACHED = """
+import sys, jax, jax.monitoring
+compiled = []
+jax.monitoring.register_event_listener(
+    lambda event, **_: compiled.append(event) if event.endswith("cache_misses") else None)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+import jax.numpy as jnp, jaxmxopt as mxopt
+opt, params = mxopt.Adam(), [jnp.zeros((64, 64)), *[jnp.zeros(64)] * 200]
+jax.block_until_ready(opt.step(params, params, opt.init(params)))
+print(len(compiled))
+"""
+
+
+def second_process(folder: pathlib.Path) -> Row:
+    """How many programs a second process compiles with JAX's persistent cache."""
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder)}
+    misses = [
+        int(
+            subprocess.run(
+                [sys.executable, "-c", CACHED],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        for _ in range(2)
+    ]
+    return {"case": "programs compiled by a second process", "first, second": misses}
+
+
+def single_weight(rounds: int, mxnet: pathlib.Path | None, tick: Tick) -> list[Row]:
+    """One Adam update of a vector of 64: the bare jitted call against ours and MXNet's."""
+    calls = 200
+    w, g = jnp.ones(64), jnp.full(64, 0.1)
+    opt = mxopt.Adam()
+    state = opt.create_state(0, w)
+    bare_numbers = np.full(6, 0.5, np.float32)
+
+    @jax.jit
+    def bare(h: Any, w: Any, g: Any, m: Any, v: Any) -> Any:
+        m, v = h[0] * m + h[1] * g, h[2] * v + h[3] * g * g
+        return w - h[4] * m / (jnp.sqrt(v) + h[5]), m, v
+
+    stateful = mxopt.create("adam")
+    slots = stateful.create_state(0, w)
+    updater = mxopt.get_updater(mxopt.create("adam"))
+    runs = {
+        "bare": lambda: bare(bare_numbers, w, g, *state.slots)[0].block_until_ready(),
+        "definition.update": lambda: opt.update(0, w, g, state)[0].block_until_ready(),
+        "Optimizer.update": lambda: stateful.update(0, w, g, slots)[0].block_until_ready(),
+        "Updater": lambda: updater(0, g, w).block_until_ready(),
+    }
+    timed = {name: batches(run, calls) for name, run in runs.items()}
+    with _mxnet(mxnet, kind="single", algorithm="adam", calls=calls) as other:
+        scaled = {name: (lambda run=run: run() / calls) for name, run in other.items()}
+        medians = interleaved(timed | scaled, rounds, tick)
+    return [
+        {
+            "case": f"one weight: {name}",
+            "milliseconds": {"jaxmxopt": medians[name], **_without(medians, runs)},
+            "ratios": {
+                against: medians[name] / medians[against]
+                for against in ("bare", "mxnet")
+                if against in medians
+            },
+        }
+        for name in runs
+        if name != "bare"
+    ]
+
+
+def _without(medians: dict[str, float], runs: dict[str, Any]) -> dict[str, float]:
+    return {name: m for name, m in medians.items() if name == "bare" or name not in runs}
+
+
+def trainer(rounds: int, mxnet: pathlib.Path | None, tick: Tick) -> Row:
+    """`Trainer.step` on ResNet-50's tree: until it returns, and until it is done."""
+    shapes = TREES["resnet50"]()
+    grads = [jnp.asarray(g) for g in contenders.arrays_of(shapes, 1)]
+    owner = mxopt.Trainer([jnp.asarray(w) for w in contenders.arrays_of(shapes, 0)], "adam")
+    host: list[float] = []
+
+    def run() -> None:
+        start = time.perf_counter()
+        params = owner.step(grads, 1)
+        host.append(time.perf_counter() - start)
+        jax.block_until_ready(params)
+
+    timed = {"jaxmxopt": functools.partial(seconds, run)}
+    with _mxnet(mxnet, kind="trainer", shapes=shapes) as other:
+        row = _row("Trainer.step resnet50", interleaved(timed | other, rounds, tick))
+    return row | {"host milliseconds": 1e3 * float(np.median(host[1:]))}

@@ -1,0 +1,80 @@
+"""Runs inside MXNet's own environment: one step a line, seconds back.
+
+A line of JSON on standard input names a case and makes it; an empty line runs it once.
+"""
+
+import json
+import sys
+import time
+
+import mxnet as mx
+import numpy as np
+
+RATE, DECAY = 1e-3, 1e-2
+KINDS = {
+    "adam": ("adam", {}),
+    "sgd": ("sgd", {"momentum": 0.9}),
+    "rmsprop": ("rmsprop", {}),
+    "lamb": ("lamb", {"wd": DECAY}),
+    "adagrad": ("adagrad", {}),
+}
+
+
+def tree(case):
+    generator = np.random.RandomState(0)
+    name, options = KINDS[case["algorithm"]]
+    updater = mx.optimizer.get_updater(mx.optimizer.create(name, learning_rate=RATE, **options))
+    make = lambda: [mx.nd.array(generator.randn(*s).astype("float32")) for s in case["shapes"]]  # noqa: E731
+    weights, grads = make(), make()
+    indices = list(range(len(weights)))
+
+    def run():
+        updater(list(indices), list(grads), list(weights))
+        mx.nd.waitall()
+
+    return run
+
+
+def trainer(case):
+    params = mx.gluon.ParameterDict()
+    for number, shape in enumerate(case["shapes"]):
+        params.get(f"p{number}_weight", shape=tuple(shape), init="ones")
+    params.initialize()
+    for param in params.values():
+        param.grad()[:] = 1e-3
+    owner = mx.gluon.Trainer(params, "adam", {"learning_rate": RATE})
+
+    def run():
+        owner.step(1, ignore_stale_grad=True)
+        mx.nd.waitall()
+
+    return run
+
+
+def single(case):
+    updater = mx.optimizer.get_updater(mx.optimizer.create(case["algorithm"], learning_rate=RATE))
+    weight, grad = mx.nd.ones((64,)), mx.nd.ones((64,))
+
+    def run():
+        for _ in range(case["calls"]):
+            updater(0, grad, weight)
+            weight.wait_to_read()
+
+    return run
+
+
+def main():
+    run = None
+    for line in sys.stdin:
+        if line.strip():
+            case = json.loads(line)
+            run = {"tree": tree, "trainer": trainer, "single": single}[case["kind"]](case)
+            run()
+            print("ready", flush=True)
+        else:
+            start = time.perf_counter()
+            run()
+            print(time.perf_counter() - start, flush=True)
+
+
+main()
