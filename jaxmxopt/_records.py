@@ -46,12 +46,15 @@ def to_record(value: Any) -> Any:
     return {"opaque": f"{kind.__module__}.{kind.__qualname__}"}
 
 
-def from_record(record: Any, where: str, given: Mapping[str, Any] | None = None) -> Any:
+def from_record(
+    record: Any, where: str, current: Any = None, given: Mapping[str, Any] | None = None
+) -> Any:
     """The inverse of `to_record`.
 
     Args:
         record: from a file.
         where: what it is, for messages.
+        current: what stands there now; of it the parts that no file can hold are taken.
         given: fields of the outermost record that count instead of the file's.
 
     Raises:
@@ -64,7 +67,7 @@ def from_record(record: Any, where: str, given: Mapping[str, Any] | None = None)
             case [("array", values), ("dtype", str(name))]:
                 return _array(values, name, where)
             case [("class", str(name)), ("fields", dict(fields))]:
-                return _config(name, fields, where, given or {})
+                return _config(name, fields, where, current, given or {})
             case [("map", list(pairs))]:
                 return dict(_pair(pair, where) for pair in pairs)
             case [("tuple", list(parts))]:
@@ -72,6 +75,8 @@ def from_record(record: Any, where: str, given: Mapping[str, Any] | None = None)
             case [("list", list(parts))]:
                 return [from_record(part, where) for part in parts]
             case [("opaque", str(what))]:
+                if to_record(current) == record:
+                    return current
                 raise FileError(f"{where} was {what}, which a file cannot hold; give it again.")
             case _:
                 pass
@@ -96,12 +101,14 @@ def _pair(pair: Any, where: str) -> tuple[Any, Any]:
     return key, value
 
 
-def _config(name: str, fields: Mapping[str, Any], where: str, given: Mapping[str, Any]) -> Config:
+def _config(
+    name: str, fields: Mapping[str, Any], where: str, current: Any, given: Mapping[str, Any]
+) -> Config:
     known = _classes(Config)
     if name not in known:
         raise FileError(f"{where} is a {name}, which is unknown here{nearest(name, known)}.")
     values = {
-        field: from_record(record, f"{where}.{field}")
+        field: from_record(record, f"{where}.{field}", getattr(current, field, None))
         for field, record in fields.items()
         if field not in given
     }

@@ -54,7 +54,8 @@ def contents(tree: Any, params: Any) -> tuple[dict[str, Any], Arrays]:
             raise WrongLeafError(
                 f"{names[0]!r} must be an array, a number or a string, got {type(leaf).__name__}."
             )
-    header = {
+    header: dict[str, Any] = {
+        "kind": "tree",
         "writer": f"jaxmxopt {__version__}",
         "nodes": named.nodes,
         "values": values,
@@ -74,6 +75,8 @@ def restored(reader: Reader, like: Any, params: Any) -> Any:
     """Makes a tree like `like` from a file, everything compared before anything is read."""
     named = named_leaves(like, params)
     header = reader.header
+    if header.get("kind") != "tree":
+        raise FileError("must be of a tree, got one of an Updater or a Trainer.")
     fields = ("nodes", "values", "keys")
     if not all(isinstance(header.get(field), dict) for field in fields):
         raise FileError("is damaged: nodes, values or keys of the header.")

@@ -115,9 +115,10 @@ def load_definition(path: Path, **given: Any) -> OptimizerDef:
     call = f"checkpoint.load_definition({os.fspath(path)!r})"
     with open(path, "rb") as file, _named(call):
         reader = _npz.Reader(file)
-        if _algorithm(reader) is None:
-            raise FileError("records no optimizer; it was saved without opt.")
-        opt = _records.from_record(reader.header["definition"], "the optimizer", given)
+        record = reader.header.get("definition")
+        if record is None:
+            raise FileError("records no optimizer; it was saved without one.")
+        opt = _records.from_record(record, "the optimizer", given=given)
         if not isinstance(opt, OptimizerDef):
             raise FileError(f"records a {type(opt).__name__}, which is no optimizer.")
         return opt
@@ -126,7 +127,8 @@ def load_definition(path: Path, **given: Any) -> OptimizerDef:
 def _header(call: str, opt: Any) -> dict[str, Any]:
     if opt is not None and not isinstance(opt, OptimizerDef):
         raise TypeError(f"{call}: opt must be an OptimizerDef, got {type(opt).__name__}.")
-    return {"definition": _records.to_record(opt)}
+    algorithm = None if opt is None else _records.class_name(type(opt))
+    return {"algorithm": algorithm, "definition": _records.to_record(opt)}
 
 
 def _write(file: BinaryIO, header: dict[str, Any], tree: Any, params: Any) -> None:
@@ -135,22 +137,13 @@ def _write(file: BinaryIO, header: dict[str, Any], tree: Any, params: Any) -> No
 
 
 def _restored(call: str, file: BinaryIO, like: T, opt: Any, params: Any) -> T:
-    wanted = _header(call, opt)["definition"]
+    wanted = _header(call, opt)["algorithm"]
     with _named(call):
         reader = _npz.Reader(file)
-        if wanted is not None and (kind := _algorithm(reader)) != wanted["class"]:
-            raise FileError(f"must be of {wanted['class']}, got {kind or 'no optimizer'}.")
+        found = reader.header.get("algorithm")
+        if wanted is not None and found != wanted:
+            raise FileError(f"must be of {wanted}, got {found or 'no optimizer'}.")
         return restored(reader, like, params)
-
-
-def _algorithm(reader: _npz.Reader) -> str | None:
-    match reader.header.get("definition"):
-        case {"class": str(name)}:
-            return name
-        case None:
-            return None
-        case _:
-            raise FileError("is damaged: definition.")
 
 
 @contextlib.contextmanager

@@ -238,7 +238,8 @@ def test_the_header_says_what_is_inside(path: pathlib.Path) -> None:
     with zipfile.ZipFile(path) as archive:
         header = json.loads(archive.read("header.json"))
     assert (header["format"], header["version"]) == ("jaxmxopt", 1)
-    assert header["definition"]["class"] == "Adam"
+    assert header["kind"] == "tree"
+    assert header["algorithm"] == header["definition"]["class"] == "Adam"
     assert header["definition"]["fields"]["beta1"] == 0.8
     assert header["arrays"][0] == {
         "name": "num_update",

@@ -150,7 +150,8 @@ HEADERS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "twice": (lambda h: h["arrays"].append(dict(h["arrays"][0])), "names repeat"),
     "a key": (lambda h: h.update(keys={"w": "rbg"}), "'w' must have dtype float32, got rbg"),
     "value kind": (lambda h: h["values"].update(n=3.0), "'n' must be of type int, got float"),
-    "definition": (lambda h: h.update(definition=3), "damaged: definition"),
+    "algorithm": (lambda h: h.update(algorithm=3), "must be of Adam, got 3"),
+    "kind": (lambda h: h.update(kind="updater"), "must be of a tree, got one of an Updater"),
 }
 
 
@@ -159,7 +160,7 @@ def test_headers(case: str) -> None:
     change, message = HEADERS[case]
     data = with_header(checkpoint.dumps(SMALL), change)
     with pytest.raises(ValueError, match=message):
-        checkpoint.loads(data, SMALL, opt=None if case != "definition" else mxopt.Adam())
+        checkpoint.loads(data, SMALL, opt=mxopt.Adam() if case == "algorithm" else None)
 
 
 def test_the_same_content_is_accepted() -> None:
@@ -394,5 +395,5 @@ def test_definitions_of_other_kinds(
 
 def test_a_file_without_definition(tmp_path: pathlib.Path) -> None:
     checkpoint.save(tmp_path / "x.npz", {})
-    with pytest.raises(ValueError, match="records no optimizer; it was saved without opt"):
+    with pytest.raises(ValueError, match="records no optimizer; it was saved without one"):
         checkpoint.load_definition(tmp_path / "x.npz")
