@@ -30,11 +30,26 @@ from jaxmxopt._state import MasterState, State
 __all__ = [
     "apply",
     "apply_all",
+    "double_precision",
+    "flattened",
     "path_name",
     "slots_and_master",
     "step",
     "update",
 ]
+
+
+def double_precision() -> bool:
+    """Whether JAX has 64-bit types."""
+    return bool(jax.config.jax_enable_x64)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def flattened(tree: Any) -> tuple[Any, Any]:
+    """Structure and leaves; a vector where all leaves are Python floats."""
+    leaves, structure = jax.tree.flatten(tree)
+    if leaves and all(type(leaf) is float for leaf in leaves):
+        return structure, np.asarray(leaves, np.float64 if double_precision() else np.float32)
+    return structure, tuple(leaves)
 
 
 def definition(structure: Any, numbers: Any) -> Any:

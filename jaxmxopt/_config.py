@@ -182,7 +182,9 @@ def _number(owner: str, name: str, value: Any, field: _Field) -> Any:
     return float(value)
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True)
+@dataclass_transform(
+    kw_only_default=True, frozen_default=True, field_specifiers=(dataclasses.field,)
+)
 class Config:
     """Base of immutable keyword-only records that are pytrees.
 

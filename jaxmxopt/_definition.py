@@ -19,6 +19,7 @@ from jaxmxopt._checks import (
     check_rate,
     explained,
 )
+from jaxmxopt._compiled import double_precision, flattened
 from jaxmxopt._config import FrozenMap, Node, NonNegative, Real, Static
 from jaxmxopt._engine import Rates, in_precision
 from jaxmxopt._layout import Layout
@@ -126,12 +127,6 @@ class OptimizerDef(Definition):
                     f"got {self.param_idx2name!r}."
                 )
             self._set("param_idx2name", FrozenMap(self.param_idx2name))
-
-    def _with(self: Self, **fields: Any) -> Self:
-        """A copy with fields that no check may see."""
-        copy = object.__new__(type(self))
-        copy.__dict__.update(self.__getstate__(), **fields)
-        return copy
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -248,7 +243,7 @@ class OptimizerDef(Definition):
         return self._packed(names, weights, states, self._first_count())
 
     def _step(self, params: Any, grads: Any, state: State, where: Any, donate: bool) -> Any:
-        structure, numbers = self._numbers()
+        structure, numbers = flattened(self._reduced())
         return _compiled.step(structure, donate)(numbers, params, state, grads, where)
 
     def _pack(self, params: Any, states: Any) -> State:
@@ -299,9 +294,22 @@ class OptimizerDef(Definition):
         _warn_of_half_precision(type(self).__name__)
         return None
 
-    def _numbers(self) -> tuple[Any, Any]:
-        """The structure and the numbers that a compiled `step` takes."""
-        return _flattened(self._with(wd=zero_or(self.wd)))
+    def _reduced(self: Self) -> Self:
+        return self._with(wd=zero_or(self.wd))
+
+    def _only(self: Self, index: Hashable) -> tuple[Self, Hashable]:
+        lr_mult, wd_mult = self._multipliers(index)
+        name = self._name(index)
+        key = "" if self._adapts(name) == self._adapts("") else name
+        bare = self._with(
+            lr_mult=None if lr_mult is None else Multipliers({key: lr_mult}),
+            wd_mult=None if wd_mult is None else Multipliers({key: zero_or(wd_mult)}),
+            param_idx2name=None,
+        )
+        return bare, key
+
+    def _masters(self, params: Any, state: State) -> list[Any]:
+        return state.master.unpack(jax.tree.leaves(params))
 
     def _prepared(self, index: Hashable) -> tuple[Any, Any]:
         """The compiled update of one weight and its numbers, remembered by index.
@@ -319,9 +327,9 @@ class OptimizerDef(Definition):
             raise TypeError(
                 f"{type(self).__name__}.update: index must be hashable, got {index!r}."
             ) from None
-        bare = self._with(wd=zero_or(self.wd), lr_mult=None, wd_mult=None, param_idx2name=None)
+        bare = self._reduced()._with(lr_mult=None, wd_mult=None, param_idx2name=None)
         lr_mult, wd_mult = self._multipliers(index)
-        structure, numbers = _flattened((bare, lr_mult, zero_or(wd_mult)))
+        structure, numbers = flattened((bare, lr_mult, zero_or(wd_mult)))
         run = _compiled.update(structure, self._adapts(self._name(index)))
         if not isinstance(numbers, np.ndarray):
             return run, numbers
@@ -333,22 +341,9 @@ class OptimizerDef(Definition):
         return run, on_device
 
 
-def _flattened(tree: Any) -> tuple[Any, Any]:
-    """Structure and leaves; a vector where all leaves are Python floats."""
-    leaves, structure = jax.tree.flatten(tree)
-    if leaves and all(type(leaf) is float for leaf in leaves):
-        return structure, np.asarray(leaves, np.float64 if double_precision() else np.float32)
-    return structure, tuple(leaves)
-
-
 def _free(array: jax.Array) -> bool:
     """Whether an array is bound to no device and no mesh."""
     return isinstance(array.sharding, SingleDeviceSharding) and not array.committed
-
-
-def double_precision() -> bool:
-    """Whether JAX has 64-bit types."""
-    return bool(jax.config.jax_enable_x64)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 _warned: set[str] = set()

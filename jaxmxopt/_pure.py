@@ -4,7 +4,7 @@ Here stand the signatures, and which call and index an error was about.
 """
 
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
@@ -14,6 +14,8 @@ from jaxmxopt._config import Config
 from jaxmxopt._state import State
 
 __all__ = ["Definition", "flatten_states"]
+
+Self = TypeVar("Self", bound="Definition")
 
 
 class Definition(Config):
@@ -157,10 +159,32 @@ class Definition(Config):
         """The state of a tree of weights from those of the weights."""
         raise NotImplementedError(f"{type(self).__name__} must define _pack.")
 
+    def _reduced(self: Self) -> Self:
+        """The same for a compiled function: what is known not to count is structure there."""
+        return self
+
+    def _only(self, index: Hashable) -> tuple["Definition", Hashable]:
+        """The same for one weight alone, and its index there; weights alike give equal ones."""
+        return self, index
+
     def _rescaling(self, index: Hashable) -> Any:
         """What the gradient of a weight is multiplied by before anything else."""
         del index
-        return getattr(self, "rescale_grad", 1.0)
+        return self.__dict__["rescale_grad"]
+
+    def _unscaled(self: Self) -> Self:
+        """The same for gradients that `_rescaling` is in already."""
+        return self._with(rescale_grad=1.0)
+
+    def _masters(self, params: Any, state: State) -> list[Any]:
+        """The masters in the state of a tree, None for weights without."""
+        raise NotImplementedError(f"{type(self).__name__} must define _masters.")
+
+    def _with(self: Self, **fields: Any) -> Self:
+        """A copy with fields that no check may see."""
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__getstate__(), **fields)
+        return copy
 
 
 def flatten_states(params: Any, states: Any) -> tuple[list[str], list[Any], list[State]]:
