@@ -3,6 +3,8 @@
 The checks look at shapes and dtypes alone and run while tracing, so calls do not pay for them.
 """
 
+import types
+import typing
 from collections.abc import Hashable, Iterable
 from typing import Any
 
@@ -143,7 +145,7 @@ def _check_slots(opt: Any, slots: Any, weight: Any, index: Hashable) -> None:
     expected = jax.eval_shape(lambda w: opt._slots(w, 0), weight)
     for name in getattr(slots, "_fields", ()):
         given, wanted = getattr(slots, name), getattr(expected, name, None)
-        if wanted is None:
+        if wanted is None or (given is None and _may_be_none(type(slots), name)):
             continue
         if not hasattr(given, "shape"):
             raise WrongKindError(
@@ -159,6 +161,11 @@ def _check_slots(opt: Any, slots: Any, weight: Any, index: Hashable) -> None:
             raise WrongKindError(
                 f"state.slots.{name} has dtype {given.dtype}, expected {wanted.dtype}.", index
             )
+
+
+def _may_be_none(slots: Any, name: str) -> bool:
+    """Whether a slot may be absent: the momentum of some algorithms where it is 0."""
+    return types.NoneType in typing.get_args(slots.__annotations__.get(name))
 
 
 def _kind(dtype: Any) -> Any:
