@@ -144,7 +144,8 @@ def _check_slots(opt: Any, slots: Any, weight: Any, index: Hashable) -> None:
         raise MismatchError(str(error), index) from None
     expected = jax.eval_shape(lambda w: opt._slots(w, 0), weight)
     for name in getattr(slots, "_fields", ()):
-        given, wanted = getattr(slots, name), getattr(expected, name, None)
+        given: Any = getattr(slots, name)
+        wanted: Any = getattr(expected, name, None)
         if wanted is None or (given is None and _may_be_none(type(slots), name)):
             continue
         if not hasattr(given, "shape"):
