@@ -144,9 +144,8 @@ def _check_slots(opt: Any, slots: Any, weight: Any, index: Hashable) -> None:
         raise MismatchError(str(error), index) from None
     expected = jax.eval_shape(lambda w: opt._slots(w, 0), weight)
     for name in getattr(slots, "_fields", ()):
-        given: Any = getattr(slots, name)
-        wanted: Any = getattr(expected, name, None)
-        if wanted is None or (given is None and _may_be_none(type(slots), name)):
+        given, wanted = getattr(slots, name), getattr(expected, name, None)
+        if wanted is None or _absent(slots, name):
             continue
         if not hasattr(given, "shape"):
             raise WrongKindError(
@@ -164,9 +163,10 @@ def _check_slots(opt: Any, slots: Any, weight: Any, index: Hashable) -> None:
             )
 
 
-def _may_be_none(slots: Any, name: str) -> bool:
-    """Whether a slot may be absent: the momentum of some algorithms where it is 0."""
-    return types.NoneType in typing.get_args(slots.__annotations__.get(name))
+def _absent(slots: Any, name: str) -> bool:
+    """Whether a slot is None and may be: the momentum of some algorithms where it is 0."""
+    optional = types.NoneType in typing.get_args(type(slots).__annotations__.get(name))
+    return optional and getattr(slots, name) is None
 
 
 def _kind(dtype: Any) -> Any:
