@@ -128,6 +128,13 @@ class Reader:
             if member.crc32 != record["crc32"]:
                 raise FileError(f"is damaged: the checksum of {record['name']!r} differs.")
 
+    def mapping(self, name: str) -> dict[str, Any]:
+        """A part of the header that is a mapping by name."""
+        found: Any = self.header.get(name)
+        if not isinstance(found, dict):
+            raise FileError(f"is damaged: {name} in its header.")
+        return found
+
     def array(self, name: str) -> np.ndarray:
         """Reads one array, which cannot be written to."""
         record = self.arrays[name]

@@ -74,15 +74,12 @@ def _on_host(leaves: Iterable[Leaf]) -> Iterator[tuple[str, np.ndarray]]:
 def restored(reader: Reader, like: Any, params: Any) -> Any:
     """Makes a tree like `like` from a file, everything compared before anything is read."""
     named = named_leaves(like, params)
-    header = reader.header
-    if header.get("kind") != "tree":
+    if reader.header.get("kind") != "tree":
         raise FileError("must be of a tree, got one of an Updater or a Trainer.")
-    fields = ("nodes", "values", "keys")
-    if not all(isinstance(header.get(field), dict) for field in fields):
-        raise FileError("is damaged: nodes, values or keys of the header.")
+    nodes, values, _ = (reader.mapping(part) for part in ("nodes", "values", "keys"))
     for name, node in named.nodes.items():
-        _compare(name, header["nodes"].get(name), node)
-    _check_names(named.leaves, {*reader.arrays, *header["values"]})
+        _compare(name, nodes.get(name), node)
+    _check_names(named.leaves, {*reader.arrays, *values})
     for leaf in named.leaves:
         _check_leaf(reader, leaf)
     made = [_made(reader, leaf) for leaf in named.leaves]
@@ -116,7 +113,7 @@ def _check_names(leaves: Iterable[Leaf], found: set[str]) -> None:
 
 def _check_leaf(reader: Reader, leaf: Leaf) -> None:
     """Compares kind, dtype and shape."""
-    values, keys = reader.header["values"], reader.header["keys"]
+    values, keys = reader.mapping("values"), reader.mapping("keys")
     for name in leaf.names:
         if type(leaf.value) in _SCALARS:
             wanted = type(leaf.value).__name__
@@ -141,5 +138,5 @@ def _check_leaf(reader: Reader, leaf: Leaf) -> None:
 
 def _made(reader: Reader, leaf: Leaf) -> Any:
     if type(leaf.value) in _SCALARS:
-        return reader.header["values"][leaf.names[0]]
+        return reader.mapping("values")[leaf.names[0]]
     return place([reader.array(name) for name in leaf.names], leaf.value)
