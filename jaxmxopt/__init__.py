@@ -23,6 +23,15 @@ from jaxmxopt._algorithms.sgld import SGLD as SGLD
 from jaxmxopt._algorithms.signum import Signum as Signum
 from jaxmxopt._algorithms.test import Test as Test
 from jaxmxopt._definition import OptimizerDef as OptimizerDef
+from jaxmxopt._optimizer import Optimizer as Optimizer
 from jaxmxopt._sparse import RowSparse as RowSparse
 from jaxmxopt._state import State as State
+from jaxmxopt._updater import Updater as Updater
+from jaxmxopt._updater import get_updater as get_updater
 from jaxmxopt._version import __version__ as __version__
+from jaxmxopt._wrappers._accumulate import Accumulate as Accumulate
+from jaxmxopt._wrappers._clip import ClipGlobalNorm as ClipGlobalNorm
+from jaxmxopt._wrappers._ema import EMA as EMA
+from jaxmxopt._wrappers._ema import averaged as averaged
+from jaxmxopt._wrappers._groups import Groups as Groups
+from jaxmxopt.optimizer import create as create

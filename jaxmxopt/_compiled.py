@@ -137,7 +137,7 @@ def apply_all(
     """The jitted update of many weights by a definition of this structure, rates given.
 
     The rates come as a table with a row for every weight. A gradient of None leaves its weight
-    alone.
+    alone. Errors name a weight by its number.
     """
 
     def run(
@@ -153,8 +153,8 @@ def apply_all(
             columns = table[np.asarray(members)].T
             return _engine.RatesByRow(jax.tree.unflatten(rates_structure, list(columns)))
 
-        names = [""] * len(weights)
-        return _update_groups(opt, rates_of, names, weights, grads, slots, masters, None, adapts)
+        numbers = range(len(weights))
+        return _update_groups(opt, rates_of, numbers, weights, grads, slots, masters, None, adapts)
 
     return jax.jit(run, donate_argnums=(2, 3, 4) if donate else ())
 
@@ -167,7 +167,7 @@ def slots_and_master(state: Any) -> tuple[Any, Any]:
 def _update_groups(
     opt: Any,
     rates_of: Callable[[Sequence[int], Any], Any],
-    names: Sequence[str],
+    names: Sequence[Hashable],
     weights: Sequence[Any],
     grads: Sequence[Any],
     slots: Packed,

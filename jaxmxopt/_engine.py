@@ -109,7 +109,7 @@ def update_weight(
         ok = ~idle if ok is None else ok & ~idle
     rule = opt._rule
     if isinstance(grad, RowSparse):
-        if opt.lazy_update and opt._rowwise:
+        if opt.lazy_update and opt._rowwise and grad.shape[0] > 0:
             return _update_rows(opt, rates, weight, grad, slots, master, ok, adapts)
         rule, grad = opt._row_rule, grad.astype(dtype).todense()
 
@@ -151,18 +151,16 @@ def _update_rows(
     dtype = compute_dtype(weight.dtype)
     rows = grad.astype(dtype).unique()
     if adapts:
-        rates = opt._adapt(rates, weight.astype(dtype), rows.values)
+        rates = opt._adapt(rates, weight.astype(dtype), rows.inside(weight.shape[0]))
     height = weight.shape[0]
+    # What unused slots read is not written back.
+    known = jnp.minimum(rows.indices, height - 1)
 
     def take(leaf: Any) -> Any:
-        return leaf.at[rows.indices].get(
-            mode="fill", fill_value=0, indices_are_sorted=True, unique_indices=True
-        )
+        return leaf.at[known].get(mode="promise_in_bounds")
 
     def put(leaf: Any, new: Any) -> Any:
-        return leaf.at[rows.indices].set(
-            new, mode="drop", indices_are_sorted=True, unique_indices=True
-        )
+        return leaf.at[rows.indices].set(new, mode="drop", unique_indices=True)
 
     def per_row(leaf: Any) -> bool:
         return leaf.ndim > 0 and leaf.shape[0] == height

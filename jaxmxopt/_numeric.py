@@ -11,6 +11,7 @@ from jax.experimental.shard_alike import shard_alike
 
 __all__ = [
     "clip",
+    "compute_dtype",
     "divide",
     "norm",
     "one_minus_power",
@@ -19,6 +20,11 @@ __all__ = [
     "sqrt",
     "zeros_like",
 ]
+
+
+def compute_dtype(dtype: Any) -> Any:
+    """The precision of the arithmetic: float32 for half precision, else the weight's own."""
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
 def one_minus_power(beta: Any, t: Any) -> Any:
@@ -90,4 +96,4 @@ def zeros_like(weight: jax.Array) -> jax.Array:
 
 def scalar_like(weight: jax.Array, value: float) -> jax.Array:
     """A slot of one number for a whole weight, never in half precision."""
-    return jnp.full((), value, jnp.promote_types(weight.dtype, jnp.float32))
+    return jnp.full((), value, compute_dtype(weight.dtype))

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.core import Tracer
 
-__all__ = ["RowSparse"]
+__all__ = ["RowSparse", "UniqueRows"]
 
 Self = TypeVar("Self", bound="RowSparse")
 
@@ -19,15 +20,37 @@ class RowSparse:
     \mathrm{values}_i`: duplicate indices add up. Indices may come in any order; one outside
     `[0, shape[0])` is refused when the values are known and dropped under `jax.jit`.
 
+    A pytree of its two arrays. `a + b`, `a * 2`, `a / 2` and `-a` are RowSparse again;
+    `jax.tree.map` must be told that it is one leaf.
+
+    Args:
+        indices: a vector of integers.
+        values: one row for every index.
+        shape: of the array it stands for.
+
     Attributes:
-        indices: int32 or int64, shape `(k,)`: the rows.
-        values: floating, shape `(k, *shape[1:])`: the row gradients.
+        indices: integers, shape `(k,)`: the rows.
+        values: shape `(k, *shape[1:])`: the row gradients.
         shape: the shape of the array it stands for; static.
+
+    Raises:
+        ValueError: shapes do not fit, or an index is out of range.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmxopt as mxopt
+        >>> grad = mxopt.RowSparse([3, 1, 3], jnp.ones((3, 2)), (5, 2))
+        >>> grad
+        RowSparse(3 rows of (5, 2), float32)
+        >>> grad.todense()[3].tolist()
+        [2.0, 2.0]
     """
 
     indices: jax.Array
     values: jax.Array
     shape: tuple[int, ...]
+
+    # NumPy's arithmetic would take it for a scalar.
+    __array_ufunc__ = None
 
     def __init__(self, indices: Any, values: Any, shape: tuple[int, ...]) -> None:
         self.indices = jnp.asarray(indices)
@@ -74,6 +97,9 @@ class RowSparse:
         self.shape = shape
         return self
 
+    def _with(self: Self, values: Any) -> Self:
+        return self.tree_unflatten(self.shape, (self.indices, values))
+
     @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of the values."""
@@ -84,43 +110,127 @@ class RowSparse:
         """The number of dimensions of the array it stands for."""
         return len(self.shape)
 
-    def astype(self, dtype: Any) -> "RowSparse":
+    def __repr__(self) -> str:
+        if not hasattr(self.indices, "shape") or not hasattr(self.values, "dtype"):
+            return f"RowSparse({self.indices!r}, {self.values!r}, {self.shape})"
+        rows = " x ".join(str(size) for size in self.indices.shape)
+        return f"RowSparse({rows} rows of {self.shape}, {self.dtype})"
+
+    # Arithmetic.
+
+    def astype(self: Self, dtype: Any) -> Self:
         """The same rows with values of another dtype."""
-        return self.tree_unflatten(self.shape, (self.indices, self.values.astype(dtype)))
+        return self._with(self.values.astype(dtype))
+
+    def __add__(self: Self, other: Any) -> Self:
+        """The sum of two gradients of one weight: the rows of both."""
+        if not isinstance(other, RowSparse):
+            return NotImplemented
+        if self.shape != other.shape:
+            raise ValueError(
+                f"RowSparse.__add__: both must be of one shape, got {self.shape} and {other.shape}."
+            )
+        widest = max(self.indices.dtype, other.indices.dtype, key=lambda dtype: dtype.itemsize)
+        indices = [part.indices.astype(widest) for part in (self, other)]
+        values = jnp.concatenate([self.values, other.values])
+        return self.tree_unflatten(self.shape, (jnp.concatenate(indices), values))
+
+    def __mul__(self: Self, factor: Any) -> Self:
+        return self._with(self.values * _scalar("__mul__", factor))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self: Self, divisor: Any) -> Self:
+        return self._with(self.values / _scalar("__truediv__", divisor))
+
+    def __neg__(self: Self) -> Self:
+        return self._with(-self.values)
+
+    def norm(self) -> jax.Array:
+        """The Euclidean norm of the array it stands for, in float32 or better."""
+        values = self.unique().inside(self.shape[0])
+        values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+        return jnp.sqrt(jnp.sum(jnp.square(values)))
+
+    # Other forms.
 
     def todense(self) -> jax.Array:
         """The array it stands for."""
         zeros = jnp.zeros(self.shape, self.values.dtype)
-        indices = jnp.where(self.indices < 0, self.shape[0], self.indices)
-        return zeros.at[indices].add(self.values, mode="drop")
+        return zeros.at[self._rows()].add(self.values, mode="drop")
+
+    def to_bcoo(self) -> Any:
+        """The same as a `jax.experimental.sparse.BCOO` with one sparse dimension."""
+        from jax.experimental.sparse import BCOO
+
+        return BCOO((self.values, self._rows()[:, None]), shape=self.shape)
+
+    @classmethod
+    def from_bcoo(cls: type[Self], array: Any) -> Self:
+        """Makes one from a `jax.experimental.sparse.BCOO`.
+
+        Args:
+            array: with one sparse dimension, the first, and no batch dimension. Its padding,
+                indices from the height on, is kept and has no effect.
+
+        Raises:
+            ValueError: it has other dimensions.
+        """
+        if array.n_batch != 0 or array.n_sparse != 1:
+            raise ValueError(
+                "RowSparse.from_bcoo: array must have n_sparse=1 and n_batch=0, got "
+                f"n_sparse={array.n_sparse} and n_batch={array.n_batch}; "
+                "jax.experimental.sparse.bcoo_update_layout changes them."
+            )
+        return cls.tree_unflatten(tuple(array.shape), (array.indices[:, 0], array.data))
 
     def unique(self) -> "UniqueRows":
-        """Sorts the indices and sums duplicates; sizes stay `k`.
+        """Sums the values of duplicate indices; sizes stay `k`."""
+        rows = self._rows()
+        if rows.shape[0] < 2:
+            return UniqueRows(rows, self.values)
+        # Rows that come in order, as MXNet's do, need no more than this look at them.
+        ascending = jnp.all(rows[1:] > rows[:-1])
+        return lax.cond(ascending, UniqueRows, self._summed, rows, self.values)
 
-        Slots left over by duplicates, and indices out of range, get distinct indices from
-        `shape[0]` on, so the result stays sorted and unique and a scatter drops them.
-        """
-        count, height = self.indices.shape[0], self.shape[0]
-        if count == 0:
-            return UniqueRows(self.indices, self.values)
-        position = jnp.arange(count, dtype=self.indices.dtype)
-        inside = (self.indices >= 0) & (self.indices < height)
-        rows, order = jax.lax.sort((jnp.where(inside, self.indices, height), position), num_keys=1)
-        first = jnp.concatenate([jnp.ones(1, bool), rows[1:] != rows[:-1]])
-        segment = jnp.cumsum(first, dtype=self.indices.dtype) - 1
-        values = jax.ops.segment_sum(
-            self.values[order], segment, num_segments=count, indices_are_sorted=True
-        )
-        spare = height + position
-        unique = spare.at[segment].min(rows, indices_are_sorted=True)
-        return UniqueRows(jnp.where(unique >= height, spare, unique), values)
+    def _summed(self, rows: jax.Array, values: jax.Array) -> "UniqueRows":
+        """Sums what falls on one row at the place of the row's first index in order."""
+        # Sorting indices and positions together would take several times as long on a CPU.
+        ordered = lax.sort(rows, is_stable=False)
+        first = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
+        place = jnp.searchsorted(ordered, rows, method="scan_unrolled")
+        values = jnp.zeros_like(values).at[place].add(values, mode="promise_in_bounds")
+        spare = self.shape[0] + lax.iota(rows.dtype, rows.shape[0])
+        return UniqueRows(jnp.where(first, ordered, spare), values)
+
+    def _rows(self) -> jax.Array:
+        """The indices, wide enough to go past the height, which stands for all out of range."""
+        rows, height = self.indices, self.shape[0]
+        if rows.dtype.itemsize < 4 or rows.dtype == jnp.uint32:
+            rows = rows.astype(jnp.int32)
+        return jnp.where((rows < 0) | (rows > height), height, rows)
 
 
 jax.tree_util.register_pytree_with_keys_class(RowSparse)
 
 
 class UniqueRows(NamedTuple):
-    """Sorted, distinct row indices and their values; indices from the height on are unused."""
+    """Distinct row indices, in no order, and their values; indices from the height on are unused.
+
+    No two indices are equal, the unused ones included, so a scatter may rely on it.
+    """
 
     indices: jax.Array
     values: jax.Array
+
+    def inside(self, height: int) -> jax.Array:
+        """The values, zero where they belong to no row."""
+        used = (self.indices < height).reshape(-1, *[1] * (self.values.ndim - 1))
+        return jnp.where(used, self.values, 0)
+
+
+def _scalar(call: str, number: Any) -> Any:
+    if isinstance(number, RowSparse) or jnp.ndim(number) != 0:
+        given = getattr(number, "shape", type(number).__name__)
+        raise ValueError(f"RowSparse.{call}: the number must be a scalar, got {given}.")
+    return number

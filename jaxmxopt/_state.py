@@ -34,6 +34,8 @@ class State(NamedTuple):
             A tree like `params` with a `State` for every weight. Leaves that the engine keeps
             stacked are sliced out; `OptimizerDef.pack` goes back.
         """
+        if hasattr(self.slots, "unpacked"):
+            return self.slots.unpacked(self, params)
         if not isinstance(self.slots, Packed) or not isinstance(self.master, Packed):
             raise TypeError("State.unpack: this is the state of one weight, not of a tree.")
         weights, structure = jax.tree.flatten(params)

@@ -14,35 +14,60 @@ import os
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from jaxmxopt._atomic import replacing
+from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._mxnet._dump import dumped
 from jaxmxopt._mxnet._ndarray import CSR as CSR
+from jaxmxopt._mxnet._optimizers import definition_of
+from jaxmxopt._mxnet._owned import owned
 from jaxmxopt._mxnet._params import read_params, write_params
 from jaxmxopt._mxnet._record import MXNetRecord as MXNetRecord
-from jaxmxopt._mxnet._states import read_states
-from jaxmxopt._sparse import RowSparse
+from jaxmxopt._mxnet._restore import states_of
+from jaxmxopt._mxnet._states import StatesFile, read_states
+from jaxmxopt._state import State
+from jaxmxopt._updater import Updater
 
-__all__ = ["CSR", "MXNetRecord", "MXNetStates", "load_params", "load_states", "save_params"]
+__all__ = [
+    "CSR",
+    "MXNetRecord",
+    "MXNetStates",
+    "load_params",
+    "load_states",
+    "save_params",
+    "save_states",
+    "to_definition",
+    "to_states",
+]
 
 Path = str | os.PathLike[str]
 File = Path | bytes | bytearray | memoryview | BinaryIO
 
 
-class MXNetStates(NamedTuple):
-    """What a `.states` file of MXNet holds.
+class _Found(NamedTuple):
+    states: dict[int | str, Any]
+    optimizer: MXNetRecord | None
+
+
+class MXNetStates(_Found):
+    """What a `.states` file of MXNet holds: `states, optimizer = load_states(file)`.
 
     Attributes:
         states: by the index of the weight, or its name, what MXNet nests there: an array, a
             tuple of arrays and tuples, None. The order in a tuple is MXNet's, which differs
             between its versions and algorithms.
         optimizer: the optimizer that was saved beside them, as data; None if there is none.
+        version: of the MXNet that wrote the file, 1 or 2.
     """
 
-    states: dict[int | str, Any]
-    optimizer: MXNetRecord | None
+    version: int = 1
+
+    def __new__(
+        cls, states: dict[int | str, Any], optimizer: MXNetRecord | None, version: int = 1
+    ) -> "MXNetStates":
+        """Makes one by hand."""
+        self = super().__new__(cls, states, optimizer)
+        self.version = version
+        return self
 
 
 def load_params(file: File) -> dict[str, Any] | list[Any]:
@@ -62,7 +87,7 @@ def load_params(file: File) -> dict[str, Any] | list[Any]:
     """
     data, shown = _read(file)
     with _named(f"mxnet_files.load_params({shown})"):
-        return _owned(read_params(data))
+        return owned(read_params(data))
 
 
 def save_params(
@@ -113,7 +138,87 @@ def load_states(file: File) -> MXNetStates:
     data, shown = _read(file)
     with _named(f"mxnet_files.load_states({shown})"):
         found = read_states(data)
-        return MXNetStates(_owned(found.states), _owned(found.optimizer))
+        return MXNetStates(owned(found.states), owned(found.optimizer), found.version)
+
+
+def save_states(file: Path, updater: Updater, *, dump_optimizer: bool = True) -> None:
+    """Writes a `.states` file that MXNet 1 loads and goes on from.
+
+    Args:
+        file: a path. An existing file is replaced, by the whole new one or not at all.
+        updater: whose states are saved.
+        dump_optimizer: save the optimizer too, with its counts, hyperparameters and schedule, as
+            gluon's Trainer does and expects. Without it MXNet counts anew.
+
+    Raises:
+        ValueError: MXNet 1.9.1 has no such optimizer, schedule or array.
+        TypeError: an index is neither an integer nor a string.
+        OSError: the file cannot be written.
+    """
+    with _named(f"mxnet_files.save_states({os.fspath(file)!r})"):
+        data = dumped(updater.optimizer, updater.states, dump_optimizer)
+    with replacing(file) as opened:
+        opened.write(data)
+
+
+def to_definition(record: MXNetRecord, *, lr_scheduler: Any = None) -> OptimizerDef:
+    """Makes the definition of a recorded optimizer.
+
+    Its hyperparameters, multipliers, names and schedule are those of the file; what only gluon's
+    parameters knew is not in it.
+
+    Args:
+        record: from `load_states`.
+        lr_scheduler: in place of the recorded one, where that is somebody's own.
+
+    Raises:
+        ValueError: the optimizer or its schedule is not one of MXNet's own, or a hyperparameter
+            is one that it cannot have.
+
+    Example:
+        >>> attributes = {"rescale_grad": 1.0, "num_update": 0, "lr": 0.1, "momentum": 0.9}
+        >>> to_definition(MXNetRecord("mxnet.optimizer.optimizer", "SGD", attributes))
+        SGD(learning_rate=0.1, momentum=0.9)
+    """
+    with _named("mxnet_files.to_definition"):
+        return definition_of(record, lr_scheduler)
+
+
+def to_states(
+    found: MXNetStates,
+    weights: Mapping[Any, Any],
+    definition: OptimizerDef | None = None,
+    *,
+    num_update: int | None = None,
+) -> dict[Any, State]:
+    """Makes states of ours of MXNet's, for `OptimizerDef.update`, or with `pack` for `step`.
+
+    Args:
+        found: from `load_states`.
+        weights: arrays by the index or name that the file has for each. Others in the file are
+            left out.
+        definition: whose states they are; by default that of the recorded optimizer.
+        num_update: the updates that the weights have had, where the file does not say so. By
+            default `begin_num_update` of the definition.
+
+    Returns:
+        A `State` for every weight.
+
+    Raises:
+        ValueError: a weight has no state in the file, or one of another algorithm or shape; or
+            there is no optimizer in the file and no definition.
+    """
+    with _named("mxnet_files.to_states"):
+        if definition is None:
+            if found.optimizer is None:
+                raise ValueError("definition must be given, as the file holds no optimizer.")
+            definition = definition_of(found.optimizer)
+        missing = [index for index in weights if index not in found.states]
+        if missing:
+            raise ValueError(f"the file must have a state of {missing[0]!r}, got none.")
+        chosen = {index: found.states[index] for index in weights}
+        file = StatesFile(chosen, found.optimizer, found.version)
+        return states_of(file, definition, num_update, weights)
 
 
 def _read(file: File) -> tuple[bytes, str]:
@@ -138,33 +243,3 @@ def _named(call: str) -> Generator[None]:
         raise ValueError(f"{call}: {error}") from None
     except TypeError as error:
         raise TypeError(f"{call}: {error}") from None
-
-
-def _owned(tree: Any) -> Any:
-    """Copies the arrays of a tree out of the file's bytes, onto JAX's default device."""
-    if isinstance(tree, MXNetRecord):
-        return tree._replace(attributes=_owned(tree.attributes))
-    if isinstance(tree, dict):
-        return {key: _owned(value) for key, value in tree.items()}
-    if isinstance(tree, RowSparse):
-        indices = _array(_narrowed(tree.indices, tree.shape[0]))
-        return RowSparse.tree_unflatten(tree.shape, (indices, _owned(tree.values)))
-    if isinstance(tree, CSR):
-        indices = _narrowed(tree.indices, tree.shape[1])
-        indptr = _narrowed(tree.indptr, len(tree.data) + 1)
-        return CSR(_array(tree.data), _array(indices), _array(indptr), tree.shape)
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(map(_owned, tree))
-    return _array(tree) if isinstance(tree, np.ndarray) else tree
-
-
-def _narrowed(indices: Any, end: int) -> Any:
-    """Indices below `end` in JAX's own dtype, where that has room for them."""
-    kind = jax.dtypes.canonicalize_dtype(np.int64)
-    return indices.astype(kind) if end <= np.iinfo(kind).max else indices
-
-
-def _array(array: np.ndarray) -> Any:
-    kept = jax.dtypes.canonicalize_dtype(array.dtype) == array.dtype
-    # Copied here: jnp.array would compile a copy for every shape.
-    return jnp.asarray(array.copy()) if kept else array.copy()

@@ -111,7 +111,7 @@ TRAININGS = {
     "signum_plain": Training("Signum", {"momentum": 0.0}, 0.01, scheduler=2),
     "dcasgd": Training("DCASGD", {"lamda": 0.1}, scheduler=0),
     "lbsgd": Training(
-        "LBSGD", {"momentum": 0.9, "batch_scale": 2}, 0.01, scheduler=None, weights=1
+        "LBSGD", {"momentum": 0.9, "batch_scale": 3}, 0.01, scheduler=None, weights=1
     ),
     "lars": Training("LARS", {"momentum": 0.9, "eta": 0.05}, scheduler=1),
     "lamb": Training("LAMB", scheduler=2),

@@ -1,0 +1,87 @@
+"""The command line: look into files of states and weights, and convert them.
+
+python -m jaxmxopt inspect FILE
+python -m jaxmxopt convert IN OUT
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from jaxmxopt import _convert, _inspect
+from jaxmxopt._version import __version__
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: those after the program's name; by default the process's.
+
+    Returns:
+        0 if all went well, 1 if a file cannot be read, is not what it should be, or is in the
+        way; argparse exits with 2 where the call is wrong.
+    """
+    given = _parser().parse_args(arguments)
+    try:
+        if given.command == "inspect":
+            for line in _inspect.lines(given.file):
+                print(line)
+        else:
+            print(_convert.convert(given.source, given.target, given.optimizer, given.force))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has enough, such as head. Python would complain when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        shown = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return _failed(shown)
+    except (ValueError, TypeError) as error:
+        return _failed(str(error))
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _failed(message: str) -> int:
+    print(f"jaxmxopt: {message}", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxmxopt",
+        description="Look into files of optimizer states and weights, ours and MXNet's, and "
+        "convert them. Nothing in a file is ever executed.",
+    )
+    parser.add_argument("--version", action="version", version=f"jaxmxopt {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    inspect = commands.add_parser(
+        "inspect",
+        help="print what a file holds",
+        description="Print what kind of file it is, the optimizer in it, and of every array name, "
+        "shape, dtype, norm, and how many elements are not finite.",
+    )
+    inspect.add_argument("file", metavar="FILE", help="ours (.npz), or MXNet's .states or .params")
+    convert = commands.add_parser(
+        "convert",
+        help="make our file of one of MXNet's, or the other way round",
+        description="Convert MXNet's .states and .params files into ours, and ours into MXNet's. "
+        "Which way is told by IN.",
+    )
+    convert.add_argument("source", metavar="IN", help="the file to read")
+    convert.add_argument("target", metavar="OUT", help="the file to write")
+    convert.add_argument(
+        "--optimizer",
+        metavar="NAME",
+        help="of which optimizer the states are, such as adam, where IN does not say",
+    )
+    convert.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

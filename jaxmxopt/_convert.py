@@ -1,0 +1,157 @@
+"""From MXNet's files to ours and back."""
+
+import errno
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from jaxmxopt import _npz, mxnet_files
+from jaxmxopt._atomic import replacing
+from jaxmxopt._inspect import is_ours, is_params
+from jaxmxopt._mxnet._owned import owned
+from jaxmxopt._mxnet._params import read_params
+from jaxmxopt._mxnet._restore import restored as restored_from_mxnet
+from jaxmxopt._mxnet._states import read_states
+from jaxmxopt._optimizer import Optimizer
+from jaxmxopt._progress import Progress, read_whole
+from jaxmxopt._records import from_record
+from jaxmxopt._sparse import RowSparse
+from jaxmxopt._tree_file import Arrays, contents
+from jaxmxopt._updater import Updater
+from jaxmxopt._updater_file import restored, updater_contents
+from jaxmxopt._zip import FileError
+
+__all__ = ["convert"]
+
+
+def convert(source: str, target: str, optimizer: str | None, force: bool) -> str:
+    """Converts a file.
+
+    Args:
+        source: the file to read, ours or MXNet's, which says what the other is to be.
+        target: the file to write.
+        optimizer: the name of the optimizer that states are of, where the file does not say.
+        force: whether to replace the target.
+
+    Returns:
+        What has been done.
+
+    Raises:
+        ValueError: the source is of no kind known here, is damaged, or holds what the target
+            cannot.
+        OSError: a file cannot be read or written, or the target exists.
+    """
+    if os.path.lexists(target) and not force:
+        raise FileExistsError(errno.EEXIST, "exists already; --force replaces it", target)
+    with open(source, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if is_ours(file):
+            try:
+                return f"{target}: {_to_mxnet(_npz.Reader(file), size, target, optimizer)}"
+            except FileError as error:
+                raise ValueError(f"{source}: {error}") from None
+        data = read_whole(file, size, "reading")
+    try:
+        return f"{target}: {_to_ours(data, target, optimizer)}"
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+
+
+def _to_ours(data: bytes, target: str, optimizer: str | None) -> str:
+    if is_params(data):
+        params = owned(read_params(data))
+        is_list = isinstance(params, list)
+        named = {str(i): x for i, x in enumerate(params)} if is_list else params
+        for name, array in named.items():
+            if not isinstance(array, RowSparse) and not hasattr(array, "dtype"):
+                raise ValueError(
+                    f"{name!r} must be an array or RowSparse, got {type(array).__name__}, which "
+                    "our files cannot hold."
+                )
+        header, arrays = contents(named, None)
+        _write(target, {**header, "unnamed": is_list}, arrays, len(data))
+        return f"{len(named)} arrays"
+    found = read_states(data)
+    if found.optimizer is not None:
+        given = Optimizer.create_optimizer(mxnet_files.to_definition(found.optimizer))
+    elif optimizer is None:
+        raise ValueError("the file holds no optimizer; say with --optimizer NAME whose states.")
+    else:
+        given = Optimizer.create_optimizer(optimizer)
+    made, states = restored_from_mxnet(found, given)
+    dump = found.optimizer is not None
+    _write(target, *updater_contents(made, states, dump), len(data))
+    return _of_states(states, made, dump)
+
+
+def _to_mxnet(reader: _npz.Reader, size: int, target: str, optimizer: str | None) -> str:
+    if reader.header.get("kind") == "updater":
+        return _states_to_mxnet(reader, target, optimizer)
+    nodes = reader.mapping("nodes")
+    other = [name for name, node in nodes.items() if not _is_row_sparse(node)]
+    other += [*reader.mapping("values"), *reader.mapping("keys")]
+    if other:
+        raise FileError(
+            f"must hold arrays alone to become MXNet's .params, got {other[0] or 'a State'!r}; "
+            "to become .states it must be of an Updater or a Trainer."
+        )
+    params: dict[str, Any] = {}
+    with Progress("reading", size) as progress:
+        for name in reader.arrays:
+            array = reader.array(name)
+            owner, _, part = name.rpartition("/")
+            if owner in nodes:
+                params.setdefault(owner, {})[part] = array
+            else:
+                params[name] = array
+            progress.add(array.nbytes)
+    for name, node in nodes.items():
+        params[name] = _row_sparse(params.get(name), node)
+    unnamed = reader.header.get("unnamed") is True
+    mxnet_files.save_params(target, list(params.values()) if unnamed else params)
+    return f"{len(params)} arrays"
+
+
+def _is_row_sparse(node: Any) -> bool:
+    return isinstance(node, dict) and node.get("kind") == "RowSparse" and "shape" in node
+
+
+def _row_sparse(parts: Any, node: dict[str, Any]) -> RowSparse:
+    try:
+        return RowSparse(shape=node["shape"], **parts)
+    except (TypeError, ValueError) as error:
+        raise FileError(f"is damaged: {error}") from None
+
+
+def _states_to_mxnet(reader: _npz.Reader, target: str, optimizer: str | None) -> str:
+    dumped = reader.header.get("definition") is not None
+    if dumped:
+        given = from_record(reader.header["definition"], "the optimizer")
+    elif optimizer is None:
+        raise FileError("holds no optimizer; say with --optimizer NAME whose states.")
+    else:
+        given = optimizer
+    made = restored(reader, Optimizer.create_optimizer(given), {})
+    updater = Updater(made.optimizer)
+    updater.states = made.states
+    mxnet_files.save_states(target, updater, dump_optimizer=dumped)
+    return _of_states(made.states, made.optimizer, dumped)
+
+
+def _of_states(states: Any, optimizer: Optimizer, dumped: bool) -> str:
+    name = type(optimizer._algorithm).__name__
+    age = f"after {optimizer.num_update} updates" if dumped else "without its hyperparameters"
+    return f"{len(states)} states of {name} {age}"
+
+
+def _write(target: str, header: dict[str, Any], arrays: Arrays, size: int) -> None:
+    with replacing(target) as file, Progress("writing", size) as progress:
+        _npz.write(file, header, _counted(arrays, progress))
+
+
+def _counted(arrays: Arrays, progress: Progress) -> Iterator[tuple[str, np.ndarray]]:
+    for name, array in arrays:
+        yield name, array
+        progress.add(array.nbytes)

@@ -1,0 +1,159 @@
+"""What MXNet's optimizers keep on the host: counts, multipliers and the schedule.
+
+All in Python numbers, in double precision, looked up anew at every update, so whatever a training
+loop changes between two updates counts from the next one on.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from jaxmxopt._multipliers import Multipliers, find
+
+__all__ = ["HostRates"]
+
+
+class HostRates:
+    """Learning rate, decay and count of every index: MXNet's bookkeeping.
+
+    Attributes:
+        lr: the learning rate where there is no scheduler.
+        lr_scheduler: a callable from an update count to a learning rate, or None.
+        wd: weight decay before its multipliers.
+        lr_mult: factors of the learning rate by index, name or pattern.
+        wd_mult: factors of the decay, likewise.
+        idx2name: names of indices.
+        param_dict: anything with `lr_mult` and `wd_mult`, by index; goes before the tables.
+        sym_info: `(attr_dict(), list_arguments())` of the symbol given, or `()`.
+        begin_num_update: the count that indices start from.
+        num_update: the largest count of any index on any device.
+    """
+
+    lr: float | None
+    lr_scheduler: Callable[[Any], Any] | None
+    wd: float
+    lr_mult: dict[Any, Any]
+    wd_mult: dict[Any, Any]
+    idx2name: dict[Any, str]
+    param_dict: Mapping[Any, Any]
+    sym_info: tuple[Any, ...]
+    begin_num_update: int
+    num_update: int
+    _all_index_update_counts: dict[Any, dict[Any, int]]
+    _index_update_count: dict[Any, int]
+
+    # Endings of the names that decay by default where `idx2name` gives names.
+    _decaying: ClassVar[tuple[str, ...]] = ("_weight", "_gamma")
+
+    # Multipliers.
+
+    def set_lr_mult(self, args_lr_mult: Mapping[Any, float]) -> None:
+        """Sets the factors of the learning rate, in place of all earlier ones.
+
+        Args:
+            args_lr_mult: factors by index, by name (of `param_idx2name`) or by pattern such as
+                `"*_bias"`. A symbol's `__lr_mult__` hold where nothing is said here.
+        """
+        given = Multipliers.checked(f"{type(self).__name__}.set_lr_mult", "lr_mult", args_lr_mult)
+        self.lr_mult = {**self._of_symbol("__lr_mult__"), **given}
+
+    def set_wd_mult(self, args_wd_mult: Mapping[Any, float]) -> None:
+        """Sets the factors of the weight decay, in place of all earlier ones.
+
+        Where `param_idx2name` names weights, those whose names end neither in `_weight` nor in
+        `_gamma` get 0 unless something else is said here or by the symbol.
+
+        Args:
+            args_wd_mult: factors by index, name or pattern.
+        """
+        given = Multipliers.checked(f"{type(self).__name__}.set_wd_mult", "wd_mult", args_wd_mult)
+        without = {
+            name: 0.0
+            for index, name in self.idx2name.items()
+            if not name.endswith(self._decaying) and find(given, index, name) is None
+        }
+        self.wd_mult = {**without, **self._of_symbol("__wd_mult__"), **given}
+
+    def _of_symbol(self, attribute: str) -> dict[str, float]:
+        """What a symbol says of its arguments."""
+        if not self.sym_info:
+            return {}
+        attributes, arguments = self.sym_info
+        return {
+            name: float(attributes[name][attribute])
+            for name in arguments
+            if attribute in attributes.get(name, {})
+        }
+
+    def _factor(self, which: str, table: Mapping[Any, Any], index: Hashable) -> Any:
+        if index in self.param_dict:
+            return getattr(self.param_dict[index], which)
+        if not table:
+            return 1.0
+        factor = find(table, index, self.idx2name.get(index))
+        return 1.0 if factor is None else factor
+
+    # Counts.
+
+    def _set_current_context(self, device_id: int) -> None:
+        """Chooses the device whose counts the next updates raise; each has counts of its own."""
+        self._index_update_count = self._all_index_update_counts.setdefault(device_id, {})
+
+    def _update_count(self, index: Any) -> None:
+        """Raises the count of an index, or of each of a list, and `num_update` with it."""
+        counts = self._index_update_count
+        for one in index if isinstance(index, (list, tuple)) else (index,):
+            counts[one] = count = counts.get(one, self.begin_num_update) + 1
+            if count > self.num_update:
+                self.num_update = count
+
+    # Rates.
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate as it stands, before multipliers."""
+        if self.lr_scheduler is None:
+            if self.lr is None:
+                raise ValueError(
+                    f"{type(self).__name__}.learning_rate: lr must be set where there is no "
+                    "lr_scheduler, got None."
+                )
+            return self.lr
+        lr = self.lr_scheduler(self.num_update)
+        return lr if type(lr) is float else float(lr)
+
+    def set_learning_rate(self, lr: float) -> None:
+        """Sets the learning rate.
+
+        Raises:
+            UserWarning: there is a scheduler, which decides.
+        """
+        if self.lr_scheduler is not None:
+            raise UserWarning(
+                f"{type(self).__name__}.set_learning_rate: lr_scheduler must be None, got "
+                f"{self.lr_scheduler!r}, which decides the learning rate."
+            )
+        self.lr = lr
+
+    def set_lr_scale(self, args_lrscale: Any) -> None:
+        """Deprecated; `set_lr_mult` does it.
+
+        Raises:
+            DeprecationWarning: always.
+        """
+        del args_lrscale
+        raise DeprecationWarning(f"{type(self).__name__}.set_lr_scale: use set_lr_mult.")
+
+    def _get_lrs(self, indices: Iterable[Hashable]) -> list[float]:
+        """The learning rates of some indices, multipliers in them."""
+        lr = self.learning_rate
+        return [lr * self._factor("lr_mult", self.lr_mult, index) for index in indices]
+
+    def _get_lr(self, index: Hashable) -> float:
+        return self._get_lrs((index,))[0]
+
+    def _get_wds(self, indices: Sequence[Hashable]) -> list[float]:
+        """The decays of some indices, multipliers in them."""
+        return [self.wd * self._factor("wd_mult", self.wd_mult, index) for index in indices]
+
+    def _get_wd(self, index: Hashable) -> float:
+        return self._get_wds((index,))[0]

@@ -1,0 +1,178 @@
+"""What a stateful optimizer lets one read and write: a definition taken apart into attributes."""
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+from jaxmxopt import _config
+from jaxmxopt._counts import HostRates
+from jaxmxopt._definition import OptimizerDef, double_precision
+from jaxmxopt._plan import Plan
+
+__all__ = ["Hyperparameters", "Undefined"]
+
+
+class Undefined(OptimizerDef):
+    """The definition of an optimizer that brings its own update: it has none."""
+
+
+# Messages about its fields are about the stateful class.
+Undefined.__name__ = "Optimizer"
+
+# What every optimizer has as plain attributes, and which field of a definition each is.
+_COMMON = {
+    "lr": "learning_rate",
+    "lr_scheduler": "lr_scheduler",
+    "wd": "wd",
+    "rescale_grad": "rescale_grad",
+    "clip_gradient": "clip_gradient",
+    "begin_num_update": "begin_num_update",
+    "multi_precision": "multi_precision",
+}
+
+
+@functools.cache
+def _own(algorithm: type[OptimizerDef]) -> frozenset[str]:
+    """The fields that an algorithm adds; `lazy_update` is one of them."""
+    if algorithm is Undefined:
+        return frozenset()
+    common = {*_COMMON.values(), "lr_mult", "wd_mult", "param_idx2name"}
+    return frozenset(algorithm._described).difference(common)
+
+
+class Hyperparameters(HostRates):
+    """Hyperparameters as attributes: checked when written, and then valid at the next update.
+
+    Attributes:
+        rescale_grad: every gradient is multiplied by it first.
+        clip_gradient: limits the elements of the gradient; None, 0 and below mean no limit.
+        multi_precision: float32 masters for float16 and bfloat16 weights.
+    """
+
+    rescale_grad: float
+    clip_gradient: float | None
+    multi_precision: bool
+    # Holds the algorithm's own numbers; the attributes above are kept beside it.
+    _algorithm: OptimizerDef
+    _plan: Plan | None
+
+    def _adopt(self, definition: OptimizerDef) -> None:
+        """Takes over what a definition says."""
+        arrays = {
+            name: _one_number(type(definition).__name__, name, value)
+            for name in definition._leaf_names
+            if isinstance(value := getattr(definition, name), (jax.Array, np.ndarray))
+        }
+        definition = definition.replace(**arrays) if arrays else definition
+        write = self.__dict__
+        write["_algorithm"], write["_plan"] = definition, None
+        write.update((name, getattr(definition, field)) for name, field in _COMMON.items())
+
+    @property
+    def definition(self) -> OptimizerDef:
+        """The immutable definition that does the same, as things stand now.
+
+        Raises:
+            TypeError: the optimizer brings its own `update`.
+        """
+        if type(self._algorithm) is Undefined:
+            raise TypeError(
+                f"{type(self).__name__}.definition: an optimizer with an update of its own has "
+                "no definition."
+            )
+        lr_mult, wd_mult = dict(self.lr_mult), dict(self.wd_mult)
+        for name in self.idx2name.values():
+            # What param_idx2name says by itself.
+            if not name.endswith(self._decaying) and wd_mult.get(name) == 0.0:
+                del wd_mult[name]
+        for index, parameter in self.param_dict.items():
+            lr_mult[index], wd_mult[index] = parameter.lr_mult, parameter.wd_mult
+        return self._algorithm.replace(
+            learning_rate=self.lr if self.lr_scheduler is None else None,
+            lr_scheduler=self.lr_scheduler,
+            wd=self.wd,
+            rescale_grad=self.rescale_grad,
+            clip_gradient=self.clip_gradient,
+            begin_num_update=self.begin_num_update,
+            multi_precision=self.multi_precision,
+            param_idx2name=self.idx2name or None,
+            lr_mult=lr_mult or None,
+            wd_mult=wd_mult or None,
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        algorithm = self.__dict__.get("_algorithm")
+        if algorithm is not None and name in _own(type(algorithm)):
+            self.__dict__["_algorithm"] = algorithm.replace(**{name: _plain(name, value)})
+            self.__dict__["_plan"] = None
+        elif algorithm is not None and name in _COMMON:
+            self._set_common(algorithm, name, _plain(name, value))
+        else:
+            object.__setattr__(self, name, value)
+
+    def _set_common(self, algorithm: OptimizerDef, name: str, value: Any) -> None:
+        """Sets what every optimizer has, refusing what a definition would refuse."""
+        write, owner = self.__dict__, type(self).__name__
+        if name == "lr_scheduler":
+            if value is not None and not callable(value):
+                raise TypeError(f"{owner}: lr_scheduler must be callable, got {value!r}.")
+        elif name in ("lr", "rescale_grad"):
+            value = _config._number(owner, name, value, algorithm._described[_COMMON[name]])
+        else:
+            write["_algorithm"] = algorithm.replace(**{name: value})
+            value = getattr(write["_algorithm"], name)
+        if name in ("rescale_grad", "clip_gradient") and value != write[name]:
+            write["_plan"] = None
+        write[name] = value
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            algorithm = self.__dict__.get("_algorithm")
+            if algorithm is not None and name in _own(type(algorithm)):
+                return getattr(algorithm, name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *_own(type(self._algorithm))})
+
+    def _planned(self, rates: Any) -> Plan:
+        """The compiled functions and numbers for the attributes as they stand."""
+        plan = self._plan
+        wide = double_precision()
+        if plan is None or plan.wide is not wide:
+            clip = self.clip_gradient
+            algorithm = self._algorithm._with(
+                rescale_grad=self.rescale_grad,
+                clip_gradient=clip if clip is not None and clip > 0 else None,
+            )
+            self.__dict__["_plan"] = plan = Plan(algorithm, rates, wide)
+        return plan
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_plan": None, "param_dict": {}}
+
+    def __repr__(self) -> str:
+        if type(self._algorithm) is Undefined:
+            shown = f"learning_rate={self.lr!r}"
+            if self.lr_scheduler is not None:
+                shown = f"lr_scheduler={self.lr_scheduler!r}"
+        else:
+            shown = repr(self.definition).partition("(")[2][:-1]
+        counted = f"num_update={self.num_update}"
+        return f"{type(self).__name__}({', '.join(filter(None, (shown, counted)))})"
+
+
+def _plain(name: str, value: Any) -> Any:
+    is_array = isinstance(value, (jax.Array, np.ndarray))
+    return _one_number("Optimizer", name, value) if is_array else value
+
+
+def _one_number(owner: str, name: str, value: Any) -> float:
+    """The number in an array of one element: hyperparameters live on the host."""
+    if isinstance(value, Tracer) or value.size != 1:
+        raise TypeError(f"{owner}: {name} must be a single known number, got {value}.")
+    return float(value.reshape(()))

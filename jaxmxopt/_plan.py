@@ -1,0 +1,86 @@
+"""How numbers of the host reach a compiled update: as one vector, or as a table and a vector."""
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmxopt import _compiled
+from jaxmxopt._definition import OptimizerDef
+
+__all__ = ["Plan"]
+
+# What the rates already hold, or what only says where they come from.
+_RESOLVED: dict[str, Any] = {
+    "learning_rate": None,
+    "lr_scheduler": None,
+    "wd": None,
+    "begin_num_update": 0,
+    "multi_precision": False,
+    "param_idx2name": None,
+    "lr_mult": None,
+    "wd_mult": None,
+}
+
+
+class Plan:
+    """The compiled functions of one definition, and its numbers as they take them.
+
+    Args:
+        algorithm: the definition, its numbers Python floats.
+        rates: what its `_rates` gives, of which the structure counts.
+        wide: whether JAX has 64-bit types.
+    """
+
+    def __init__(self, algorithm: OptimizerDef, rates: Any, wide: bool) -> None:
+        self.wide = wide
+        self._algorithm = algorithm._with(**_RESOLVED)
+        self._dtype = np.float64 if wide else np.float32
+        leaves, self._rates_structure = jax.tree.flatten(rates)
+        self._width = len(leaves)
+        numbers, self._structure = jax.tree.flatten(self._algorithm)
+        self._both = jax.tree.structure((rates, self._algorithm))
+        self._numbers = np.asarray(numbers, self._dtype)
+        self._joined = np.concatenate([np.zeros(self._width, self._dtype), self._numbers])
+        self._runs: dict[Hashable, Callable[..., Any]] = {}
+        self._latest: tuple[Any, Any] = (None, None)
+
+    def update(
+        self, index: Hashable, name: Callable[[Hashable], str], rates: Any, *arrays: Any
+    ) -> Any:
+        """Updates one weight.
+
+        Args:
+            index: the weight's.
+            name: gives the name of an index.
+            rates: of this update.
+            *arrays: weight, gradient and state.
+        """
+        run = self._runs.get(index)
+        if run is None:
+            adapts = self._algorithm._adapts(name(index))
+            self._runs[index] = run = _compiled.apply(self._both, adapts)
+        known, numbers = self._latest
+        if known != rates:
+            numbers = self._joined.copy()
+            numbers[: self._width] = rates
+            self._latest = rates, numbers
+        return run(numbers, *arrays)
+
+    def update_all(
+        self,
+        names: Sequence[str],
+        rates: Sequence[Any],
+        weights: Sequence[Any],
+        grads: Sequence[Any],
+        slots: Any,
+        masters: Any,
+        donate: bool,
+    ) -> Any:
+        """Updates many weights in one call; None as rates where the gradient is None."""
+        adapts = tuple(self._algorithm._adapts(name) for name in names)
+        run = _compiled.apply_all(self._rates_structure, self._structure, adapts, donate)
+        none = (0.0,) * self._width
+        table = np.asarray([none if row is None else row for row in rates], self._dtype)
+        return run(table, self._numbers, weights, slots, masters, grads)

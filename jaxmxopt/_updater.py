@@ -1,0 +1,110 @@
+"""MXNet's Updater: an optimizer with the states of all weights, by index."""
+
+from collections.abc import Hashable
+from typing import Any
+
+import jax
+
+from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._optimizer import Optimizer
+
+__all__ = ["Updater", "get_updater"]
+
+
+class Updater:
+    """Updates weights by index, and keeps their states.
+
+    Args:
+        optimizer: an Optimizer, the name of one, or a definition.
+
+    Attributes:
+        optimizer: the Optimizer.
+        states: what it remembers of each weight, by index.
+        states_synced: whether a state is on the devices of its weight; those just loaded are not.
+        aggregate_updates: whether a list of weights goes to the optimizer as one.
+    """
+
+    def __init__(self, optimizer: Optimizer | OptimizerDef | str) -> None:
+        self.optimizer = Optimizer.create_optimizer(optimizer)
+        self.states: dict[Any, Any] = {}
+        self.states_synced: dict[Any, bool] = {}
+        self.aggregate_updates = self.optimizer.aggregate_num > 0
+
+    def __call__(self, index: Any, grad: Any, weight: Any) -> Any:
+        """Updates one weight, or all of a list in one compiled call.
+
+        The state of a weight is made when it comes for the first time. Counts are kept for each
+        device, of which the first weight says which it is.
+
+        Args:
+            index: any hashable, or a list of them.
+            grad: an array or `RowSparse` of the shape of the weight, or a list.
+            weight: a floating array, or a list.
+
+        Returns:
+            The new weight, or a list of them.
+
+        Raises:
+            ValueError: shapes or lengths do not fit. Nothing has changed then.
+            TypeError: an argument is not of the kind needed. Nothing has changed then.
+        """
+        optimizer = self.optimizer
+        if not isinstance(index, (list, tuple)):
+            index = _decoded(index)
+            state = self._state(index, weight)
+            optimizer._set_current_context(_device_id(weight))
+            updated = optimizer.update_multi_precision(index, weight, grad, state)
+            weight, self.states[index] = optimizer._pair(index, updated)
+            return weight
+        indices = [_decoded(one) for one in index]
+        for what, given in (("grad", grad), ("weight", weight)):
+            if not isinstance(given, (list, tuple)) or len(given) != len(indices):
+                size = len(given) if isinstance(given, (list, tuple)) else type(given).__name__
+                raise ValueError(
+                    f"Updater: {what} must be a list of {len(indices)}, as index is, got {size}."
+                )
+        if not indices:
+            return []
+        states = [self._state(one, w) for one, w in zip(indices, weight, strict=True)]
+        optimizer._set_current_context(_device_id(weight[0]))
+        weights, states = optimizer._update_each(indices, weight, grad, states)
+        self.states.update(zip(indices, states, strict=True))
+        return weights
+
+    def _state(self, index: Hashable, weight: Any) -> Any:
+        """The state of a weight, made or moved to its devices if need be."""
+        state = self.states.get(index, self)
+        if state is self:
+            return self.optimizer.create_state_multi_precision(index, weight)
+        if self.states_synced.get(index, True):
+            return state
+        self.states_synced[index] = True
+        return self.sync_state_context(state, getattr(weight, "sharding", None))
+
+    def sync_state_context(self, state: Any, context: Any) -> Any:
+        """Moves the arrays of a state to a device or sharding."""
+        return state if context is None else jax.device_put(state, context)
+
+    def __repr__(self) -> str:
+        return f"Updater({self.optimizer!r}, {len(self.states)} states)"
+
+
+def get_updater(optimizer: Optimizer | OptimizerDef | str) -> Updater:
+    """Makes an Updater: `weight = updater(index, grad, weight)`.
+
+    Args:
+        optimizer: an Optimizer, the name of one, or a definition.
+    """
+    return Updater(optimizer)
+
+
+def _decoded(index: Any) -> Any:
+    return index.decode() if isinstance(index, bytes) else index
+
+
+def _device_id(weight: Any) -> int:
+    """The number of the device of a weight; of several, the first."""
+    if not isinstance(weight, jax.Array):
+        return 0
+    devices = weight.sharding.device_set
+    return next(iter(devices)).id if len(devices) == 1 else min(device.id for device in devices)

@@ -1,0 +1,295 @@
+"""The updates of a stateful optimizer: of one weight, of a list, with a master."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from jax.core import Tracer
+
+from jaxmxopt._checks import MismatchError, WrongKindError, explained
+from jaxmxopt._compiled import slots_and_master
+from jaxmxopt._definition import HALF
+from jaxmxopt._hyperparameters import Hyperparameters, Undefined
+from jaxmxopt._layout import Layout
+from jaxmxopt._state import MasterState
+
+__all__ = ["Updates"]
+
+# A list call of these raises all counts before it asks for a rate; the others go one by one.
+_COUNTED_TOGETHER = ("SGD", "ccSGD", "LARS")
+
+
+class Updates(Hyperparameters):
+    """States and updates, in MXNet's signatures; new weights and states are returned."""
+
+    aggregate_num: int
+
+    # States.
+
+    def create_state(self, index: Hashable, weight: Any) -> Any:
+        """Makes the state of one weight: the algorithm's slots, by name and in MXNet's order.
+
+        `mean, var = state` for Adam, `()` where nothing is kept. A subclass with its own `update`
+        may return anything; None by default.
+        """
+        if type(self._algorithm) is Undefined:
+            return None
+        weight = self._algorithm._floating("create_state", index, weight)
+        return self._algorithm._checked_slots("create_state", index, weight)
+
+    def create_state_multi_precision(self, index: Hashable, weight: Any) -> Any:
+        """Makes the state of one weight, with a float32 master where `multi_precision` wants one.
+
+        Returns:
+            What `create_state` gives for the weight; or a `MasterState`, `(master, slots)`, with
+            what it gives for the master.
+        """
+        weight = self._algorithm._floating("create_state_multi_precision", index, weight)
+        master = self._algorithm._with(multi_precision=self.multi_precision)._master(weight)
+        if master is None:
+            return self.create_state(index, weight)
+        return MasterState(master, self.create_state(index, master))
+
+    # One weight.
+
+    def update(self, index: Any, weight: Any, grad: Any, state: Any) -> tuple[Any, Any]:
+        """Updates one weight, or all of a list in one compiled call.
+
+        Args:
+            index: any hashable, or a list of them.
+            weight: a floating array, or a list of them.
+            grad: an array or `RowSparse` of the shape of the weight, or a list.
+            state: what `create_state` or `create_state_multi_precision` gave, or a list.
+
+        Returns:
+            The new weight and state, or two lists. Arrays do not change in place.
+
+        Raises:
+            ValueError: shapes do not fit. Nothing has changed then, nor with a TypeError.
+            TypeError: an argument is not of the kind needed, or `update` is being traced.
+            NotImplementedError: there is no definition, and the subclass has no update.
+        """
+        if isinstance(index, (list, tuple)):
+            return self._update_list(index, weight, grad, state)
+        counts, largest = self._index_update_count, self.num_update
+        before = self._counts_of((index,))
+        try:
+            self._refuse_tracing(index, weight)
+            rates = self._counted_rates(index)
+            plan = self._planned(rates)
+            return plan.update(index, self._name, rates, weight, grad, state)
+        except BaseException as error:
+            self._rewind(counts, before, largest)
+            if isinstance(error, (MismatchError, WrongKindError)):
+                raise explained(f"{type(self).__name__}.update", error, index) from None
+            raise
+
+    def update_multi_precision(
+        self, index: Any, weight: Any, grad: Any, state: Any
+    ) -> tuple[Any, Any]:
+        """Updates like `update`, which follows the state it is given.
+
+        For a subclass with its own `update` it unpacks a state with a master, lets `update` work
+        on the master, and rounds.
+        """
+        if isinstance(index, (list, tuple)) or not self._has_own_update():
+            return self.update(index, weight, grad, state)
+        if not (self.multi_precision and weight.dtype in HALF):
+            return self.update(index, weight, grad, state)
+        master, inner = state
+        updated = self.update(index, master, grad.astype(master.dtype), inner)
+        master, inner = self._pair(index, updated)
+        return master.astype(weight.dtype), MasterState(master, inner)
+
+    # Many weights.
+
+    def _update_list(
+        self, indices: Sequence[Any], weights: Any, grads: Any, states: Any
+    ) -> tuple[list[Any], list[Any]]:
+        call, count = f"{type(self).__name__}.update", len(indices)
+        for what, given in (("weight", weights), ("grad", grads), ("state", states)):
+            if not isinstance(given, (list, tuple)) or len(given) != count:
+                size = len(given) if isinstance(given, (list, tuple)) else type(given).__name__
+                raise ValueError(
+                    f"{call}: {what} must be a list of {count}, as index is, got {size}."
+                )
+        if count == 0:
+            return [], []
+        layout = Layout(tuple((number,) for number in range(count)))
+        parts = [slots_and_master(state) for state in states]
+        slots, masters = layout.pack([s for s, _ in parts]), layout.pack([m for _, m in parts])
+        weights, slots, masters = self._update_laid_out(
+            indices, list(weights), list(grads), slots, masters
+        )
+        states = [
+            slots if master is None else MasterState(master, slots)
+            for slots, master in zip(slots.groups, masters.groups, strict=True)
+        ]
+        return weights, states
+
+    def _update_laid_out(
+        self,
+        indices: Sequence[Any],
+        weights: list[Any],
+        grads: list[Any],
+        slots: Any,
+        masters: Any,
+        call: str = "update",
+        donate: bool = False,
+    ) -> Any:
+        """Updates many weights in one compiled call; those whose gradient is None stay."""
+        updated = [i for i, grad in zip(indices, grads, strict=True) if grad is not None]
+        if not updated:
+            return weights, slots, masters
+        if len(set(indices)) < len(indices):
+            double = next(i for n, i in enumerate(indices) if i in indices[:n])
+            raise ValueError(
+                f"{type(self).__name__}.{call}: every index must be given once, got {double!r} "
+                "twice."
+            )
+        counts, largest = self._index_update_count, self.num_update
+        before = self._counts_of(updated)
+        try:
+            rates = self._counted_rates_of(updated)
+            plan = self._planned(rates[updated[0]])
+            names = [self._name(index) for index in indices]
+            rows = [rates.get(index) for index in indices]
+            return plan.update_all(names, rows, weights, grads, slots, masters, donate)
+        except BaseException as error:
+            self._rewind(counts, before, largest)
+            if isinstance(error, (MismatchError, WrongKindError)):
+                # The compiled function knows a weight by its number.
+                number: Any = error.index
+                named = None if number is None else indices[number]
+                raise explained(f"{type(self).__name__}.{call}", error, named) from None
+            raise
+
+    def _update_each(
+        self, indices: Sequence[Any], weights: Sequence[Any], grads: Sequence[Any], states: Any
+    ) -> tuple[list[Any], list[Any]]:
+        """Updates many weights with whatever `update` the class has, if need be one by one."""
+        if not self._has_own_update():
+            return self.update(list(indices), weights, grads, states)
+        counts, largest = self._index_update_count, self.num_update
+        before = self._counts_of(indices)
+        new, new_states = list(weights), list(states)
+        try:
+            for some in _batches(weights, self.aggregate_num):
+                arguments = [
+                    [given[n] for n in some] for given in (indices, weights, grads, states)
+                ]
+                if self.aggregate_num <= 0:
+                    arguments = [given[0] for given in arguments]
+                updated = self._pair(arguments[0], self.update_multi_precision(*arguments))
+                if self.aggregate_num <= 0:
+                    updated = [[part] for part in updated]
+                for n, weight, state in zip(some, *updated, strict=True):
+                    new[n], new_states[n] = weight, state
+        except BaseException:
+            self._rewind(counts, before, largest)
+            raise
+        return new, new_states
+
+    # What goes wrong.
+
+    def _refuse_tracing(self, index: Any, weight: Any) -> None:
+        if isinstance(weight, Tracer):
+            raise TypeError(
+                f"{type(self).__name__}.update({index!r}): weight must be an array, got a tracer. "
+                "The counts live on the host, where jax.jit would count once for all calls: use "
+                "`definition` there."
+            )
+
+    def _pair(self, index: Any, updated: Any) -> Any:
+        """What an `update` of a subclass returned, if it is what it should be."""
+        if not isinstance(updated, (tuple, list)) or len(updated) != 2:
+            raise TypeError(
+                f"{type(self).__name__}.update({index!r}): must return (weight, state), as arrays "
+                f"do not change in place, got {type(updated).__name__}."
+            )
+        return updated
+
+    # Pieces of the above.
+
+    def _has_own_update(self) -> bool:
+        kind = type(self)
+        return (
+            kind.update is not Updates.update
+            or kind.update_multi_precision is not Updates.update_multi_precision
+        )
+
+    def _name(self, index: Hashable) -> str:
+        return self.idx2name.get(index) or str(index)
+
+    def _counted_rates(self, index: Hashable) -> Any:
+        """Counts one update of one weight and gives its rates."""
+        algorithm = self._algorithm
+        if algorithm._schedule_lag:
+            lr = self._lagging_lr(index)
+            self._update_count(index)
+        else:
+            self._update_count(index)
+            lr = self._get_lr(index)
+        return algorithm._rates(lr, self._get_wd(index), self._count_of(index))
+
+    def _counted_rates_of(self, indices: Sequence[Hashable]) -> dict[Hashable, Any]:
+        """Counts one update of each of several weights and gives their rates."""
+        in_step = len({self._count_of(index) for index in indices}) == 1
+        together = in_step or type(self._algorithm).__name__ in _COUNTED_TOGETHER
+        if self._algorithm._schedule_lag or not together:
+            return {index: self._counted_rates(index) for index in indices}
+        self._update_count(indices)
+        asked = zip(self._get_lrs(indices), self._get_wds(indices), strict=True)
+        known: dict[Any, Any] = {}
+        rates: dict[Hashable, Any] = {}
+        for index, (lr, wd) in zip(indices, asked, strict=True):
+            key = lr, wd, self._count_of(index)
+            if key not in known:
+                known[key] = self._algorithm._rates(*key)
+            rates[index] = known[key]
+        return rates
+
+    def _lagging_lr(self, index: Hashable) -> float:
+        """The learning rate for the count before this update: the weight's own.
+
+        MXNet asks for the largest count of any weight, which depends on the order of the calls.
+        """
+        largest, self.num_update = self.num_update, self._count_of(index)
+        lr = self._get_lr(index)
+        self.num_update = largest
+        return lr
+
+    def _count_of(self, index: Hashable) -> int:
+        return self._index_update_count.get(index, self.begin_num_update)
+
+    def _counts_of(self, indices: Sequence[Any]) -> dict[Any, int | None]:
+        """The counts of some indices, to return to if their update fails."""
+        try:
+            return {index: self._index_update_count.get(index) for index in indices}
+        except TypeError:
+            raise TypeError(
+                f"{type(self).__name__}.update: index must be hashable, got {indices!r}."
+            ) from None
+
+    def _rewind(
+        self, counts: dict[Any, int], before: Mapping[Any, int | None], largest: int
+    ) -> None:
+        """Sets counts back: the update has failed."""
+        for index, count in before.items():
+            if count is None:
+                counts.pop(index, None)
+            else:
+                counts[index] = count
+        self.num_update = largest
+
+
+def _batches(weights: Sequence[Any], size: int) -> list[list[int]]:
+    """The numbers of the weights in lists of one dtype, of at most `size` each."""
+    by_dtype: dict[Any, list[int]] = {}
+    for number, weight in enumerate(weights):
+        by_dtype.setdefault(weight.dtype if size > 0 else None, []).append(number)
+    size = max(size, 1)
+    return [
+        numbers[start : start + size]
+        for numbers in by_dtype.values()
+        for start in range(0, len(numbers), size)
+    ]

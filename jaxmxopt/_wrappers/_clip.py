@@ -1,0 +1,62 @@
+"""Gradients limited in their norm over all weights."""
+
+from collections.abc import Hashable
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxmxopt._compiled import flatten_with_names
+from jaxmxopt._config import NonNegative
+from jaxmxopt._gradients import clip_global_norm, multiplied
+from jaxmxopt._state import State
+from jaxmxopt._wrappers._around import Around
+from jaxmxopt._wrappers._tree import map_grads
+
+__all__ = ["ClipGlobalNorm"]
+
+
+class ClipGlobalNorm(Around):
+    r"""Scales gradients down where their norm over all weights is above a limit.
+
+    .. math:: g \leftarrow g \min\left(1, \frac{c}{\|g\|}\right)
+
+    The norm is that of the gradients after `rescale_grad`, so the limit does not depend on the
+    size of a batch or the scale of a loss. Under `update` it is the norm of the one gradient,
+    within a group of `Groups` that of the group. Gradients whose norm is not finite are not
+    scaled: `where=jaxmxopt.amp.all_finite(grads)` skips them.
+
+    Around `Accumulate` it limits every gradient, within `Accumulate` their average.
+
+    Attributes:
+        definition: what updates.
+        max_norm: :math:`c`, 0 or more.
+
+    There are no slots: states are those of the definition inside.
+
+    References:
+        Pascanu, Mikolov, Bengio: On the difficulty of training recurrent neural networks. 2013,
+        arXiv:1211.5063.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmxopt as mxopt
+        >>> opt = mxopt.ClipGlobalNorm(mxopt.SGD(learning_rate=1.0), max_norm=1.0)
+        >>> w = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
+        >>> w, state = opt.step(w, {"a": jnp.array([3.0]), "b": jnp.array([4.0])}, opt.init(w))
+        >>> print(w["a"], w["b"])
+        [-0.6] [-0.8]
+    """
+
+    max_norm: NonNegative
+
+    def _advance(
+        self, params: Any, grads: Any, state: State, ok: Any, index: Hashable
+    ) -> tuple[Any, State]:
+        names, _, tree = flatten_with_names(params)
+        factors = [self._rescaling(name if index is None else index) for name in names]
+        grads = map_grads(_rescaled, grads, tree.unflatten(factors))
+        grads, _ = clip_global_norm(grads, self.max_norm)
+        return self._unscaled()._advance_inner(params, grads, state, ok, index)
+
+
+def _rescaled(grad: Any, factor: Any) -> Any:
+    return multiplied(grad, jnp.asarray(factor))

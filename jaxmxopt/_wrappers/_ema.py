@@ -1,0 +1,152 @@
+"""Averages of the weights over training."""
+
+from collections.abc import Hashable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmxopt._compiled import flatten_with_names
+from jaxmxopt._config import DecayRate, Static
+from jaxmxopt._numeric import compute_dtype
+from jaxmxopt._state import State
+from jaxmxopt._wrappers._around import Around, unpacked
+
+__all__ = ["EMA", "EMASlots", "averaged"]
+
+
+class EMASlots(NamedTuple):
+    """The average so far.
+
+    Attributes:
+        inner: the slots of the definition inside.
+        average: the weighted sum of the weights after each update, like the weights, in float32
+            at least.
+        mass: float32 scalar, the sum of the weights of that sum.
+    """
+
+    inner: Any
+    average: Any
+    mass: jax.Array
+
+    per_weight = ("average",)
+
+    def unpacked(self, state: State, params: Any) -> Any:
+        """What `State.unpack` gives."""
+        return unpacked(state, params)
+
+
+class EMA(Around):
+    r"""Keeps an exponential moving average of the weights; `jaxmxopt.averaged` reads it.
+
+    .. math::
+
+        a &= d\,a + (1 - d)\,w \\
+        \bar w &= a / (1 - d^t)
+
+    Training is not changed by it: the average is for evaluation (Polyak and Juditsky, 1992). It
+    moves when the weights do, so not in a call that only accumulates or is skipped, and is of the
+    float32 masters where there are any.
+
+    Attributes:
+        definition: what updates.
+        decay: :math:`d` in [0, 1); the average is over the last :math:`1 / (1 - d)` updates.
+        debias: as above, so that the first weights count for no more than later ones. False: start
+            from the first weights and do not divide.
+
+    Slots: `average` like the weight, `mass` the divisor, which stays right when `decay` changes.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmxopt as mxopt
+        >>> opt, w = mxopt.EMA(mxopt.SGD(learning_rate=1.0), decay=0.5), jnp.array([4.0])
+        >>> state = opt.init(w)
+        >>> for grad in (jnp.array([1.0]), jnp.array([3.0])):
+        ...     w, state = opt.step(w, grad, state)
+        >>> print(w, mxopt.averaged(w, state))
+        [0.] [1.]
+    """
+
+    decay: DecayRate = 0.999
+    debias: Static[bool] = True
+
+    _slots_type = EMASlots
+
+    def _own(self, params: Any, inner: State) -> dict[str, Any]:
+        del inner
+
+        def first(weight: Any) -> jax.Array:
+            weight = jnp.asarray(weight)
+            dtype = compute_dtype(weight.dtype)
+            if self.debias:
+                return jnp.zeros_like(weight, dtype)
+            # A copy, so that it can be donated beside the weight.
+            return jnp.array(weight, dtype)
+
+        mass = jnp.asarray(0.0 if self.debias else 1.0, jnp.float32)
+        return {"average": jax.tree.map(first, params), "mass": mass}
+
+    def _advance(
+        self, params: Any, grads: Any, state: State, ok: Any, index: Hashable
+    ) -> tuple[Any, State]:
+        before = self._inner(state)
+        params, inner = self._advance_inner(params, grads, before, ok, index)
+        moved = inner.num_update != before.num_update
+        rate = 1 - jnp.asarray(self.decay)
+
+        def towards(average: jax.Array, value: Any) -> jax.Array:
+            value = value.astype(average.dtype)
+            new = average + lax.convert_element_type(rate, average.dtype) * (value - average)
+            return jnp.where(moved, new, average)
+
+        weights, tree = jax.tree.flatten(params)
+        masters = self.definition._masters(params, inner) if index is None else [inner.master]
+        full = [w if m is None else m for w, m in zip(weights, masters, strict=True)]
+        average = jax.tree.map(towards, state.slots.average, tree.unflatten(full))
+        mass = towards(state.slots.mass, jnp.ones((), jnp.float32))
+        return params, self._outer(inner, average=average, mass=mass)
+
+
+def averaged(params: Any, state: State) -> Any:
+    """Reads the average that an `EMA` keeps, wherever in the definition it stands.
+
+    Args:
+        params: the tree of weights that the state is of, or the one weight.
+        state: of a definition with an `EMA` in it; of two the outer counts.
+
+    Returns:
+        A tree like `params`, in the dtypes of the weights. Weights that have not been updated, or
+        are of a group without `EMA`, are those given.
+
+    Raises:
+        ValueError: there is no `EMA` in the definition.
+    """
+    names, weights, tree = flatten_with_names(params)
+    found = dict.fromkeys(names)
+    _collect(state, found)
+    if names and not any(found.values()):
+        raise ValueError("averaged: state must be of a definition with an EMA, got one without.")
+    leaves = [_read(weight, found[name]) for name, weight in zip(names, weights, strict=True)]
+    return tree.unflatten(leaves)
+
+
+def _collect(state: State, found: dict[str, Any]) -> None:
+    """Finds the average and its mass of every weight that has one, by path."""
+    slots = state.slots
+    while hasattr(slots, "inner"):
+        if isinstance(slots, EMASlots):
+            names, leaves, _ = flatten_with_names(slots.average)
+            found.update((n, (leaf, slots.mass)) for n, leaf in zip(names, leaves, strict=True))
+            return
+        slots = slots.inner
+    for part in getattr(slots, "states", ()):
+        _collect(part, found)
+
+
+def _read(weight: Any, entry: tuple[jax.Array, jax.Array] | None) -> Any:
+    if entry is None:
+        return weight
+    average, mass = entry
+    mass = mass.astype(average.dtype)
+    known = average / jnp.where(mass > 0, mass, 1)
+    return jnp.where(mass > 0, known.astype(weight.dtype), weight)

@@ -1,0 +1,77 @@
+"""Training that MXNet saved in the middle, as recorded: for the tests that go on with it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from reference._training import CASES, STEPS, TRAININGS, Case, Training
+
+import jaxmxopt
+from jaxmxopt import lr_scheduler
+from jaxmxopt._mxnet._restore import restored
+from jaxmxopt._mxnet._states import read_states
+from jaxmxopt._optimizer import Optimizer
+from jaxmxopt._updater import Updater
+from jaxmxopt.mxnet_files import load_params
+
+__all__ = ["CASES", "FILES", "STEPS", "TRAININGS", "Middle", "case_named", "optimizer_of"]
+
+FILES = Path(__file__).parent / "reference" / "files"
+
+
+def case_named(name: str) -> Case:
+    """The case of this name."""
+    return next(case for case in CASES if case.name == name)
+
+
+def optimizer_of(training: Training, case: Case, begin: int) -> Optimizer:
+    """The optimizer that MXNet trained with, made anew."""
+    kwargs = {**training.kwargs(case), "begin_num_update": begin}
+    schedule = kwargs.pop("lr_scheduler", None)
+    if schedule is not None:
+        del kwargs["learning_rate"]
+        kwargs["lr_scheduler"] = getattr(lr_scheduler, schedule[0])(**schedule[1])
+    if case.multipliers:
+        kwargs |= {"lr_mult": dict(training.lr_mult), "wd_mult": dict(training.wd_mult)}
+    return Optimizer(getattr(jaxmxopt, training.cls)(**kwargs))
+
+
+class Middle:
+    """A training as it was saved, and how it went on.
+
+    Attributes:
+        weights: when it was saved.
+        grads: of the steps after, by weight.
+        expected: the weights at the end.
+        states: the bytes of the `.states` file.
+    """
+
+    def __init__(self, name: str, case: str) -> None:
+        self.training, self.case = TRAININGS[name], case_named(case)
+        with np.load(FILES / "training" / f"{name}.npz") as file:
+            params = load_params(file[f"{case}/params"].tobytes())
+            indices = range(len(params))
+            self.weights: list[Any] = [params[str(k)] for k in indices]
+            self.grads = [file[f"{case}/grad/{k}"] for k in indices]
+            self.expected = [file[f"{case}/weight/{k}"] for k in indices]
+            self.states = file[f"{case}/states"].tobytes()
+
+    def updater(self) -> Updater:
+        """An updater that has loaded the file; as in MXNet it needs the optimizer if that lacks."""
+        begin = self.case.begin + STEPS
+        made = Optimizer(jaxmxopt.SGD())
+        if not self.case.dump:
+            made = optimizer_of(self.training, self.case, begin)
+        updater = Updater(made)
+        updater.optimizer, updater.states = restored(read_states(self.states), made)
+        updater.states_synced = dict.fromkeys(updater.states, False)
+        return updater
+
+    def train(self, updater: Updater, weights: list[Any], steps: Iterable[int]) -> list[Any]:
+        """Trains some of the recorded steps; returns the new weights."""
+        for step in steps:
+            grads = [jnp.asarray(grad[step]) for grad in self.grads]
+            weights = updater(list(range(len(grads))), grads, weights)
+        return weights
