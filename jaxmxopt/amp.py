@@ -45,9 +45,9 @@ class LossScale(NamedTuple):
 class DynamicLossScaler(Config):
     """Scales the loss as far up as the gradients stay finite.
 
-    With MXNet's constants and sequence of scales: one that `update` decides on comes into force
-    one step later, so that an overflow is mostly followed by another and the scale quartered. Other
-    than in MXNet it stops at `min_scale`, where it would go on to zero.
+    With MXNet's constants and sequence of scales: a scale that `update` decides on comes into force
+    one step later, so the step after an overflow still has the old one. Other than in MXNet the
+    scale stops falling at `min_scale`, where it would go on to zero.
 
     Immutable, and every function pure: they work inside `jax.jit`.
 
