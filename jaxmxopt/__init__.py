@@ -26,6 +26,7 @@ from jaxmxopt._definition import OptimizerDef as OptimizerDef
 from jaxmxopt._optimizer import Optimizer as Optimizer
 from jaxmxopt._sparse import RowSparse as RowSparse
 from jaxmxopt._state import State as State
+from jaxmxopt._trainer import Trainer as Trainer
 from jaxmxopt._updater import Updater as Updater
 from jaxmxopt._updater import get_updater as get_updater
 from jaxmxopt._version import __version__ as __version__

@@ -7,8 +7,9 @@ import jax
 
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._optimizer import Optimizer
+from jaxmxopt._saved_states import adopted, dumped, loaded
 
-__all__ = ["Updater", "get_updater"]
+__all__ = ["Updater", "device_id", "get_updater", "placed"]
 
 
 class Updater:
@@ -52,7 +53,7 @@ class Updater:
         if not isinstance(index, (list, tuple)):
             index = _decoded(index)
             state = self._state(index, weight)
-            optimizer._set_current_context(_device_id(weight))
+            optimizer._set_current_context(device_id(weight))
             updated = optimizer.update_multi_precision(index, weight, grad, state)
             weight, self.states[index] = optimizer._pair(index, updated)
             return weight
@@ -66,7 +67,7 @@ class Updater:
         if not indices:
             return []
         states = [self._state(one, w) for one, w in zip(indices, weight, strict=True)]
-        optimizer._set_current_context(_device_id(weight[0]))
+        optimizer._set_current_context(device_id(weight[0]))
         weights, states = optimizer._update_each(indices, weight, grad, states)
         self.states.update(zip(indices, states, strict=True))
         return weights
@@ -79,11 +80,36 @@ class Updater:
         if self.states_synced.get(index, True):
             return state
         self.states_synced[index] = True
-        return self.sync_state_context(state, getattr(weight, "sharding", None))
+        return placed(state, weight)
 
     def sync_state_context(self, state: Any, context: Any) -> Any:
         """Moves the arrays of a state to a device or sharding."""
-        return state if context is None else jax.device_put(state, context)
+        return jax.device_put(state, context)
+
+    def get_states(self, dump_optimizer: bool = False) -> bytes:
+        """The states as bytes: our own file format, without pickle.
+
+        Args:
+            dump_optimizer: tell the hyperparameters, multipliers and schedule of the optimizer
+                too. Its algorithm and counts are always told, unlike in MXNet.
+
+        Raises:
+            TypeError: a state of a custom optimizer holds what a file cannot.
+        """
+        return dumped("Updater.get_states", self.optimizer, self.states, dump_optimizer)
+
+    def set_states(self, states: bytes) -> None:
+        """Goes on from what `get_states` gave, here or in MXNet, or from its `.states` file.
+
+        Where the optimizer is in it, that takes the place of the present one.
+
+        Raises:
+            ValueError: the bytes are damaged or of something else. Nothing has changed then.
+        """
+        found = loaded("Updater.set_states", states, self.optimizer, self.states)
+        self.optimizer = adopted(self.optimizer, found.optimizer)
+        self.states = dict(found.states)
+        self.states_synced = dict.fromkeys(self.states, False)
 
     def __repr__(self) -> str:
         return f"Updater({self.optimizer!r}, {len(self.states)} states)"
@@ -98,11 +124,25 @@ def get_updater(optimizer: Optimizer | OptimizerDef | str) -> Updater:
     return Updater(optimizer)
 
 
+def placed(state: Any, weight: Any) -> Any:
+    """A state with its arrays where its weight is: those of its shape laid out alike."""
+    if not isinstance(weight, jax.Array):
+        return state
+    spread = len(weight.sharding.device_set) > 1
+
+    def move(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array) or (spread and leaf.shape != weight.shape):
+            return leaf
+        return jax.device_put(leaf, weight.sharding)
+
+    return jax.tree.map(move, state)
+
+
 def _decoded(index: Any) -> Any:
     return index.decode() if isinstance(index, bytes) else index
 
 
-def _device_id(weight: Any) -> int:
+def device_id(weight: Any) -> int:
     """The number of the device of a weight; of several, the first."""
     if not isinstance(weight, jax.Array):
         return 0

@@ -118,7 +118,7 @@ class Updates(Hyperparameters):
         parts = [slots_and_master(state) for state in states]
         slots, masters = layout.pack([s for s, _ in parts]), layout.pack([m for _, m in parts])
         weights, slots, masters = self._update_laid_out(
-            indices, list(weights), list(grads), slots, masters
+            indices, list(weights), list(grads), slots, masters, call
         )
         states = [
             slots if master is None else MasterState(master, slots)
@@ -133,7 +133,7 @@ class Updates(Hyperparameters):
         grads: list[Any],
         slots: Any,
         masters: Any,
-        call: str = "update",
+        call: str,
         donate: bool = False,
     ) -> Any:
         """Updates many weights in one compiled call; those whose gradient is None stay."""
@@ -142,10 +142,7 @@ class Updates(Hyperparameters):
             return weights, slots, masters
         if len(set(indices)) < len(indices):
             double = next(i for n, i in enumerate(indices) if i in indices[:n])
-            raise ValueError(
-                f"{type(self).__name__}.{call}: every index must be given once, got {double!r} "
-                "twice."
-            )
+            raise ValueError(f"{call}: every index must be given once, got {double!r} twice.")
         counts, largest = self._index_update_count, self.num_update
         before = self._counts_of(updated)
         try:
@@ -160,7 +157,7 @@ class Updates(Hyperparameters):
                 # The compiled function knows a weight by its number.
                 number: Any = error.index
                 named = None if number is None else indices[number]
-                raise explained(f"{type(self).__name__}.{call}", error, named) from None
+                raise explained(call, error, named) from None
             raise
 
     def _update_each(

@@ -1,0 +1,272 @@
+"""gluon.Trainer: an optimizer, a tree of weights and their states, updated in one call."""
+
+import os
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxmxopt._atomic import replacing
+from jaxmxopt._checks import MismatchError, explained
+from jaxmxopt._compiled import flatten_grads, flatten_with_names, slots_and_master
+from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._layout import Layout
+from jaxmxopt._optimizer import Optimizer
+from jaxmxopt._saved_states import adopted, dumped, loaded
+from jaxmxopt._state import MasterState
+from jaxmxopt._updater import device_id, placed
+
+__all__ = ["Trainer"]
+
+Tree = TypeVar("Tree")
+Path = str | os.PathLike[str]
+
+
+class Trainer:
+    """Updates a tree of weights that it owns, with an optimizer that counts on the host.
+
+    The index of a weight is its path, joined by `/`: `"decoder/0/kernel"`. It is the key in the
+    optimizer's multipliers, counts and `param_dict`. As with gluon every weight decays unless
+    something says otherwise: `trainer.optimizer.set_wd_mult({"*/bias": 0.0})`.
+
+    The weights are copied at first. Every step reuses the memory of the weights before it: what
+    `params` or `step` returned earlier is dead then.
+
+    Args:
+        params: any pytree of floating arrays.
+        optimizer: the name of an optimizer, an Optimizer, or a definition.
+        optimizer_params: its arguments, as a mapping, where `optimizer` is a name or a definition.
+
+    Raises:
+        ValueError: two weights have the same path.
+        TypeError: a leaf of params is not a floating array, or arguments came with an Optimizer.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmxopt as mxopt
+        >>> trainer = mxopt.Trainer({"w": jnp.ones(2)}, "sgd", {"learning_rate": 0.5})
+        >>> trainer.step({"w": jnp.array([2.0, 4.0])}, batch_size=2)
+        {'w': Array([0.5, 0. ], dtype=float32)}
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        optimizer: str | Optimizer | OptimizerDef,
+        optimizer_params: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._optimizer = Optimizer.create_optimizer(optimizer, **(optimizer_params or {}))
+        self._scale = self._optimizer.rescale_grad
+        self._names, weights, self._tree = flatten_with_names(params)
+        if len(set(self._names)) < len(self._names):
+            double = next(n for i, n in enumerate(self._names) if n in self._names[:i])
+            raise ValueError(f"Trainer({double!r}): every weight must have a path of its own.")
+        create = self._optimizer.create_state_multi_precision
+        states = [create(name, w) for name, w in zip(self._names, weights, strict=True)]
+        self._weights = [jnp.array(weight, copy=True) for weight in weights]
+        self._keep(states)
+
+    # Reading.
+
+    @property
+    def params(self) -> Any:
+        """The weights as they stand, a tree like the one given."""
+        return jax.tree.unflatten(self._tree, self._weights)
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer, for its counts, multipliers and hyperparameters."""
+        return self._optimizer
+
+    @property
+    def states(self) -> dict[str, Any]:
+        """What the optimizer remembers of each weight, by path."""
+        return dict(zip(self._names, self._states(), strict=True))
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate as it stands, before multipliers."""
+        return self._optimizer.learning_rate
+
+    def set_learning_rate(self, lr: float) -> None:
+        """Sets the learning rate.
+
+        Raises:
+            UserWarning: there is a scheduler, which decides.
+        """
+        self._optimizer.set_learning_rate(lr)
+
+    # Updates.
+
+    def step(self, grads: Any, batch_size: float, ignore_stale_grad: bool = False) -> Any:
+        """Updates all weights in one compiled call.
+
+        Args:
+            grads: a tree like the weights, summed over a batch; a leaf may be a `RowSparse`. None
+                stands for a weight that the loss did not reach.
+            batch_size: the gradients are divided by it; 1 where the loss is a mean already.
+            ignore_stale_grad: leave weights whose gradient is None as they are, their counts too.
+
+        Returns:
+            The new weights, as `params`.
+
+        Raises:
+            ValueError: gradients do not fit; the message has the path. Nothing has changed then,
+                nor with the others.
+            TypeError: a gradient is not a floating array.
+            UserWarning: a gradient is None and `ignore_stale_grad` is False.
+        """
+        return self._step("Trainer.step", grads, batch_size, ignore_stale_grad)
+
+    def update(self, grads: Any, batch_size: float, ignore_stale_grad: bool = False) -> Any:
+        """Does what `step` does; gluon's needs the gradients of several devices summed before."""
+        return self._step("Trainer.update", grads, batch_size, ignore_stale_grad)
+
+    def _step(self, call: str, grads: Any, batch_size: Any, ignore_stale_grad: bool) -> Any:
+        if not batch_size > 0:
+            raise ValueError(f"{call}: batch_size must be above 0, got {batch_size!r}.")
+        leaves = self._flat(call, grads)
+        if not ignore_stale_grad and any(leaf is None for leaf in leaves):
+            stale = self._names[next(n for n, leaf in enumerate(leaves) if leaf is None)]
+            raise UserWarning(
+                f"{call}({stale!r}): grad must be an array, got None; ignore_stale_grad=True "
+                "leaves such weights as they are."
+            )
+        optimizer = self._optimizer
+        before = optimizer.rescale_grad
+        optimizer.rescale_grad = self._scale / batch_size
+        try:
+            self._advance(call, leaves)
+        except BaseException:
+            optimizer.rescale_grad = before
+            raise
+        return self.params
+
+    def _advance(self, call: str, grads: list[Any]) -> None:
+        optimizer, names = self._optimizer, self._names
+        if names:
+            optimizer._set_current_context(device_id(self._weights[0]))
+        if self._slots is not None:
+            self._weights, self._slots, self._masters = optimizer._update_laid_out(
+                names, self._weights, grads, self._slots, self._masters, call, donate=True
+            )
+            return
+        fresh = [n for n, grad in enumerate(grads) if grad is not None]
+        chosen = ([given[n] for n in fresh] for given in (names, self._weights, grads, self._own))
+        updated = optimizer._update_each(*chosen)
+        for n, weight, state in zip(fresh, *updated, strict=True):
+            self._weights[n], self._own[n] = weight, state
+
+    def _flat(self, call: str, grads: Any) -> list[Any]:
+        """The gradients in the order of the weights, None among them."""
+        try:
+            return self._tree.flatten_up_to(grads)
+        except ValueError:
+            pass
+        try:
+            return flatten_grads(self._tree, self._names, grads)
+        except MismatchError as error:
+            raise explained(call, error) from None
+
+    # States.
+
+    def _keep(self, states: list[Any]) -> None:
+        """Takes states over, laid out for one compiled call where the optimizer allows it."""
+        optimizer, self._own = self._optimizer, states
+        self._slots = self._masters = None
+        if optimizer._has_own_update():
+            return
+        kinds = [
+            (optimizer._algorithm._adapts(optimizer._name(name)), jax.tree.structure(state))
+            for name, state in zip(self._names, states, strict=True)
+        ]
+        layout = Layout.of(self._weights, kinds)
+        parts = [slots_and_master(state) for state in states]
+        self._slots = layout.pack([slots for slots, _ in parts])
+        self._masters = layout.pack([master for _, master in parts])
+        self._own = []
+
+    def _states(self) -> list[Any]:
+        if self._slots is None or self._masters is None:
+            return self._own
+        parts = zip(
+            self._slots.unpack(self._weights), self._masters.unpack(self._weights), strict=True
+        )
+        return [s if master is None else MasterState(master, s) for s, master in parts]
+
+    def save_states(self, fname: Path) -> None:
+        """Writes the states and the optimizer, its `param_dict` excepted, to a file.
+
+        The file appears whole or not at all; the weights are not in it.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        call = f"Trainer.save_states({os.fspath(fname)!r})"
+        data = dumped(call, self._optimizer, self.states, dump_optimizer=True)
+        with replacing(fname) as file:
+            file.write(data)
+
+    def load_states(self, fname: Path) -> None:
+        """Goes on from a file that `save_states` wrote, or gluon's Trainer in MXNet.
+
+        Weights in MXNet's files have numbers: they go by the order of the leaves of `params`.
+
+        Raises:
+            ValueError: the file is damaged or of something else. Nothing has changed then.
+            OSError: the file cannot be read.
+        """
+        call = f"Trainer.load_states({os.fspath(fname)!r})"
+        with open(fname, "rb") as file:
+            data = file.read()
+        current = self.states
+        found = loaded(call, data, self._optimizer, current)
+        made, states = found.optimizer, found.states
+        numbers = self._numbers(states)
+        if numbers:
+            states = {numbers.get(index, index): state for index, state in states.items()}
+            _rename(made, numbers)
+        merged = [
+            placed(self._checked(call, name, states.pop(name, state), state), weight)
+            for (name, state), weight in zip(current.items(), self._weights, strict=True)
+        ]
+        if states:
+            raise ValueError(
+                f"{call}: the file must be of these weights, got a state of {next(iter(states))!r}."
+            )
+        self._optimizer = adopted(self._optimizer, made)
+        self._keep(merged)
+
+    def _numbers(self, states: Mapping[Any, Any]) -> dict[Any, str]:
+        """The paths of the weights that a file of MXNet's has numbers for."""
+        known = sorted(index for index in states if isinstance(index, int))
+        if len(known) == len(self._names):
+            # Weights that do not learn have numbers too, but no states.
+            return dict(zip(known, self._names, strict=True))
+        return {index: self._names[index] for index in known if 0 <= index < len(self._names)}
+
+    def _checked(self, call: str, name: str, state: Any, current: Any) -> Any:
+        """Refuses a state from a file that is of another weight."""
+        given, expected = (jax.tree.map(jnp.shape, tree) for tree in (state, current))
+        if jax.tree.structure(state) == jax.tree.structure(current) and given != expected:
+            raise ValueError(
+                f"{call}: the state of {name!r} must have shapes {expected}, got {given}."
+            )
+        return state
+
+    def __repr__(self) -> str:
+        return f"Trainer({len(self._names)} weights, {self._optimizer!r})"
+
+
+def _rename(optimizer: Optimizer, names: Mapping[Any, str]) -> None:
+    """Gives the weights of an optimizer other indices."""
+
+    def renamed(table: Mapping[Any, Any]) -> dict[Any, Any]:
+        return {names.get(index, index): value for index, value in table.items()}
+
+    counts, current = optimizer._all_index_update_counts, optimizer._index_update_count
+    device = next((device for device, table in counts.items() if table is current), 0)
+    optimizer._all_index_update_counts = {d: renamed(table) for d, table in counts.items()}
+    optimizer._set_current_context(device)
+    optimizer.idx2name = renamed(optimizer.idx2name)
+    optimizer.lr_mult, optimizer.wd_mult = renamed(optimizer.lr_mult), renamed(optimizer.wd_mult)
