@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
-from jax.experimental.shard_alike import shard_alike
 
 __all__ = [
     "clip",
@@ -90,8 +89,9 @@ def norm(x: jax.Array) -> jax.Array:
 def zeros_like(weight: jax.Array) -> jax.Array:
     """A slot of zeros, placed as its weight is."""
     zeros = jnp.zeros_like(weight)
-    # Under jit the zeros would be constants, which have no place of their own.
-    return shard_alike(weight, zeros)[1] if isinstance(weight, Tracer) else zeros
+    # Under jit the zeros would be a constant, which has no place of its own; compiled, this reads
+    # no weight.
+    return jnp.where(weight == weight, zeros, zeros) if isinstance(weight, Tracer) else zeros
 
 
 def scalar_like(weight: jax.Array, value: float) -> jax.Array:

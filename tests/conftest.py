@@ -15,8 +15,7 @@ import hypothesis
 import jax
 import numpy as np
 import pytest
-
-import jaxmxopt
+from samples import ALGORITHMS
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -33,18 +32,6 @@ hypothesis.settings.register_profile(
     ],
 )
 hypothesis.settings.load_profile("fast")
-
-
-ALGORITHMS = sorted(
-    (
-        value
-        for value in vars(jaxmxopt).values()
-        if isinstance(value, type)
-        and issubclass(value, jaxmxopt.OptimizerDef)
-        and value is not jaxmxopt.OptimizerDef
-    ),
-    key=lambda cls: cls.__name__,
-)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -8,6 +8,17 @@ import numpy as np
 
 import jaxmxopt as mxopt
 
+ALGORITHMS = sorted(
+    (
+        value
+        for value in vars(mxopt).values()
+        if isinstance(value, type)
+        and issubclass(value, mxopt.OptimizerDef)
+        and value is not mxopt.OptimizerDef
+    ),
+    key=lambda cls: cls.__name__,
+)
+
 # What each algorithm is tried with beside a rate and decay: all of its numbers off their defaults.
 OWN: dict[str, dict[str, Any]] = {
     "AdaBelief": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3},

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from samples import OF_THE_WHOLE, assert_near, is_real, make, tree
+from samples import ALGORITHMS, OF_THE_WHOLE, assert_near, is_real, make, tree
 
 import jaxmxopt as mxopt
 
@@ -134,11 +134,14 @@ def test_data_parallel_shard_map(cls):
     assert_near(jax.device_get(step(weights, batch, state)), opt.step(weights, mean, state), 8)
 
 
-def test_sharded_weights_in_shard_map(cls):
+# Not those that need the norm of the whole weight, or noise for all of it.
+BY_ROWS = [kind for kind in ALGORITHMS if kind.__name__ not in (*OF_THE_WHOLE, "SGLD")]
+
+
+@pytest.mark.parametrize("kind", BY_ROWS, ids=lambda kind: kind.__name__)
+def test_sharded_weights_in_shard_map(kind):
     """Each device holds and updates its rows."""
-    if cls.__name__ in (*OF_THE_WHOLE, "SGLD"):
-        pytest.xfail("needs the norm or the noise of the whole weight")
-    opt = make(cls)
+    opt = make(kind)
     weights = placed()
     state = opt.init(weights)
     of_weights = {key: place.spec for key, place in PLACES.items()}
