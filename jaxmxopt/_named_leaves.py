@@ -12,6 +12,7 @@ from jaxmxopt._compiled import flatten_with_names, path_name
 from jaxmxopt._layout import Packed
 from jaxmxopt._sparse import RowSparse
 from jaxmxopt._state import State
+from jaxmxopt._wrappers._groups import GroupSlots
 
 __all__ = [
     "Leaf",
@@ -58,14 +59,15 @@ def named_leaves(tree: Any, params: Any) -> NamedLeaves:
     """Names the leaves of a tree by their paths.
 
     The state of a tree is taken weight by weight, as `state.unpack(params)` shows it, save that
-    its count is named once.
+    what all weights have in common, such as the count, is named once.
 
     Args:
         tree: any pytree.
         params: the weights that the states of trees in it are of; None where there are none.
     """
     found = NamedLeaves([], {})
-    _collect(found, "", tree, params)
+    weights = None if params is None else flatten_with_names(params)[0]
+    _collect(found, "", "", tree, weights)
     seen: set[str] = set()
     for leaf in found.leaves:
         for name in leaf.names:
@@ -75,20 +77,40 @@ def named_leaves(tree: Any, params: Any) -> NamedLeaves:
     return found
 
 
-def _collect(found: NamedLeaves, prefix: str, tree: Any, params: Any) -> None:
-    is_node = lambda node: isinstance(node, (State, RowSparse))  # noqa: E731
+def _collect(
+    found: NamedLeaves, prefix: str, inside: str, tree: Any, weights: Sequence[str] | None
+) -> None:
+    """Names the leaves of a part of a tree.
+
+    Args:
+        found: gets them.
+        prefix: the path of the state that the part is of, or of the part.
+        inside: the path of the part within that state.
+        tree: the part.
+        weights: the names of the weights that it is of.
+    """
+    is_node = lambda node: isinstance(node, (State, RowSparse, Packed, GroupSlots))  # noqa: E731
     for path, node in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_node)[0]:
-        name = _joined(prefix, path_name(path))
-        if isinstance(node, RowSparse):
+        where = _joined(inside, path_name(path))
+        name = _joined(prefix, where)
+        if isinstance(node, State):
+            found.nodes[name] = {"kind": "State", "slots": _kinds(node.slots)}
+            for field in State._fields:
+                _collect(found, name, field, getattr(node, field), weights)
+        elif isinstance(node, GroupSlots):
+            if weights is None or len(weights) != len(node.members):
+                raise _other_weights(prefix, weights, len(node.members))
+            for number, state in enumerate(node.states):
+                own = [
+                    w for w, member in zip(weights, node.members, strict=True) if member == number
+                ]
+                _collect(found, _joined(name, str(number)), "", state, own)
+        elif isinstance(node, Packed):
+            _collect_packed(found, prefix, where, node, weights)
+        elif isinstance(node, RowSparse):
             found.nodes[name] = {"kind": "RowSparse", "shape": list(node.shape)}
             found.leaves.append(Leaf((_joined(name, "indices"),), node.indices))
             found.leaves.append(Leaf((_joined(name, "values"),), node.values))
-        elif isinstance(node, State) and isinstance(node.slots, Packed):
-            _collect_packed(found, name, node, params)
-        elif isinstance(node, State):
-            found.nodes[name] = {"kind": "State", "slots": [type(node.slots).__name__]}
-            for field in State._fields:
-                _collect(found, _joined(name, field), getattr(node, field), params)
         else:
             found.leaves.append(Leaf((name,), node))
 
@@ -97,22 +119,30 @@ def _joined(*parts: str) -> str:
     return "/".join(part for part in parts if part)
 
 
-def _collect_packed(found: NamedLeaves, prefix: str, state: State, params: Any) -> None:
-    if params is None:
-        raise TreeError(f"params must be given: {prefix or 'the state'!r} is of a whole tree.")
-    names, _, _ = flatten_with_names(params)
-    size = state.slots.layout.size
-    if len(names) != size:
-        raise TreeError(f"params must have {size} leaves as the state has, got {len(names)}.")
-    kinds = sorted({type(group).__name__ for group in state.slots.groups})
-    found.nodes[prefix] = {"kind": "State", "slots": kinds}
-    found.leaves.append(Leaf((_joined(prefix, "num_update"),), state.num_update))
-    for field, packed in (("slots", state.slots), ("master", state.master)):
-        for members, group in zip(packed.layout.groups, packed.groups, strict=True):
-            for path, leaf in jax.tree_util.tree_flatten_with_path(group)[0]:
-                ending = _joined(field, path_name(path))
-                full = tuple(_joined(prefix, names[member], ending) for member in members)
-                found.leaves.append(Leaf(full, leaf))
+def _kinds(slots: Any) -> list[str]:
+    """The algorithm as slots tell it, that inside a wrapper behind the wrapper."""
+    if isinstance(slots, Packed):
+        return sorted({kind for group in slots.groups for kind in _kinds(group)})
+    inner = getattr(slots, "inner", None)
+    return [type(slots).__name__, *([] if inner is None else _kinds(inner))]
+
+
+def _collect_packed(
+    found: NamedLeaves, prefix: str, where: str, packed: Packed, weights: Sequence[str] | None
+) -> None:
+    if weights is None or len(weights) != packed.layout.size:
+        raise _other_weights(prefix, weights, packed.layout.size)
+    for members, group in zip(packed.layout.groups, packed.groups, strict=True):
+        for path, leaf in jax.tree_util.tree_flatten_with_path(group)[0]:
+            ending = _joined(where, path_name(path))
+            names = tuple(_joined(prefix, weights[member], ending) for member in members)
+            found.leaves.append(Leaf(names, leaf))
+
+
+def _other_weights(prefix: str, weights: Sequence[str] | None, size: int) -> TreeError:
+    if weights is None:
+        return TreeError(f"params must be given: {prefix or 'the state'!r} is of a whole tree.")
+    return TreeError(f"params must have {size} leaves as the state has, got {len(weights)}.")
 
 
 def key_impl(value: Any) -> str | None:

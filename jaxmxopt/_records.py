@@ -9,15 +9,26 @@ import numpy as np
 from jaxmxopt import lr_scheduler as lr_scheduler  # Defines classes that files name.
 from jaxmxopt._config import Config, nearest
 from jaxmxopt._npz import dtype_named
+from jaxmxopt._pure import Definition
 from jaxmxopt._zip import FileError
 
-__all__ = ["class_name", "from_record", "to_record"]
+__all__ = ["algorithm_name", "class_name", "from_record", "to_record"]
 
 
 def class_name(kind: type) -> str:
     """How files name a class: ours by the name alone, so that they may move between modules."""
     ours = kind.__module__.split(".")[0] == "jaxmxopt"
     return kind.__qualname__ if ours else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def algorithm_name(opt: Definition) -> str:
+    """How files name an algorithm: with those inside, where it is around some."""
+    inside: list[Definition] = []
+    for field in opt.__getstate__().values():
+        parts = field.values() if isinstance(field, Mapping) else [field]
+        inside += [part for part in parts if isinstance(part, Definition)]
+    names = f"({', '.join(map(algorithm_name, inside))})" if inside else ""
+    return class_name(type(opt)) + names
 
 
 def to_record(value: Any) -> Any:

@@ -12,7 +12,7 @@ from jaxmxopt._compiled import path_name
 from jaxmxopt._hyperparameters import Undefined, _own
 from jaxmxopt._npz import Reader
 from jaxmxopt._optimizer import Optimizer
-from jaxmxopt._records import class_name, from_record, to_record
+from jaxmxopt._records import algorithm_name, class_name, from_record, to_record
 from jaxmxopt._structures import put_together, taken_apart
 from jaxmxopt._tree_file import contents
 from jaxmxopt._zip import FileError
@@ -71,8 +71,9 @@ def updater_contents(
 
 
 def _algorithm(optimizer: Optimizer) -> str:
-    own = type(optimizer._algorithm) is Undefined
-    return class_name(type(optimizer if own else optimizer._algorithm))
+    if type(optimizer._algorithm) is Undefined:
+        return class_name(type(optimizer))
+    return algorithm_name(optimizer._algorithm)
 
 
 def _attributes(optimizer: Optimizer) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, TypeVar
 
 from jaxmxopt import _npz, _records
 from jaxmxopt._atomic import replacing
-from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._named_leaves import TreeError, WrongLeafError
+from jaxmxopt._pure import Definition
 from jaxmxopt._tree_file import contents, restored
 from jaxmxopt._zip import FileError
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 Path = str | os.PathLike[str]
 
 
-def save(path: Path, tree: Any, *, opt: OptimizerDef | None = None, params: Any = None) -> None:
+def save(path: Path, tree: Any, *, opt: Definition | None = None, params: Any = None) -> None:
     """Writes a tree of states and arrays to a file.
 
     The bytes go to a temporary file in the same folder, are flushed to disk, and the file is
@@ -60,7 +60,7 @@ def save(path: Path, tree: Any, *, opt: OptimizerDef | None = None, params: Any 
         _write(file, header, tree, params)
 
 
-def dumps(tree: Any, *, opt: OptimizerDef | None = None, params: Any = None) -> bytes:
+def dumps(tree: Any, *, opt: Definition | None = None, params: Any = None) -> bytes:
     """Returns what `save` would write, for the same arguments."""
     header, file = _header("checkpoint.dumps", opt), io.BytesIO()
     with _named("checkpoint.dumps"):
@@ -68,7 +68,7 @@ def dumps(tree: Any, *, opt: OptimizerDef | None = None, params: Any = None) -> 
     return file.getvalue()
 
 
-def load(path: Path, like: T, *, opt: OptimizerDef | None = None, params: Any = None) -> T:
+def load(path: Path, like: T, *, opt: Definition | None = None, params: Any = None) -> T:
     """Reads a tree from a file.
 
     The whole file is checked first: its format and checksums, then algorithm, names, dtypes and
@@ -95,12 +95,12 @@ def load(path: Path, like: T, *, opt: OptimizerDef | None = None, params: Any = 
         return _restored(call, file, like, opt, params)
 
 
-def loads(data: bytes, like: T, *, opt: OptimizerDef | None = None, params: Any = None) -> T:
+def loads(data: bytes, like: T, *, opt: Definition | None = None, params: Any = None) -> T:
     """Reads a tree from what `dumps` returned; otherwise as `load`."""
     return _restored("checkpoint.loads", io.BytesIO(data), like, opt, params)
 
 
-def load_definition(path: Path, **given: Any) -> OptimizerDef:
+def load_definition(path: Path, **given: Any) -> Definition:
     """Makes the optimizer that a file records.
 
     Args:
@@ -119,15 +119,17 @@ def load_definition(path: Path, **given: Any) -> OptimizerDef:
         if record is None:
             raise FileError("records no optimizer; it was saved without one.")
         opt = _records.from_record(record, "the optimizer", given=given)
-        if not isinstance(opt, OptimizerDef):
+        if not isinstance(opt, Definition):
             raise FileError(f"records a {type(opt).__name__}, which is no optimizer.")
         return opt
 
 
 def _header(call: str, opt: Any) -> dict[str, Any]:
-    if opt is not None and not isinstance(opt, OptimizerDef):
-        raise TypeError(f"{call}: opt must be an OptimizerDef, got {type(opt).__name__}.")
-    algorithm = None if opt is None else _records.class_name(type(opt))
+    if opt is not None and not isinstance(opt, Definition):
+        raise TypeError(
+            f"{call}: opt must be a definition such as jaxmxopt.Adam(), got {type(opt).__name__}."
+        )
+    algorithm = None if opt is None else _records.algorithm_name(opt)
     return {"algorithm": algorithm, "definition": _records.to_record(opt)}
 
 

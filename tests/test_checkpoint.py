@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import stat
 import zipfile
 from typing import Any, NamedTuple
@@ -57,6 +58,30 @@ def test_one_weight(cls: type[mxopt.OptimizerDef], path: pathlib.Path) -> None:
     restored = through(path, state, blank, opt=opt)
     assert type(restored) is mxopt.State
     assert_same(restored, state)
+
+
+ADAM, SGD = mxopt.Adam(learning_rate=0.1), mxopt.SGD(momentum=0.9, learning_rate=0.2)
+WRAPPED = [
+    mxopt.EMA(ADAM, decay=0.9),
+    mxopt.Accumulate(SGD, every=2),
+    mxopt.ClipGlobalNorm(ADAM, max_norm=0.1),
+    mxopt.Groups({"b": SGD, "*": mxopt.EMA(ADAM)}),
+    mxopt.EMA(mxopt.Groups({"a": ADAM, "*": SGD})),
+    mxopt.Accumulate(mxopt.EMA(ADAM, debias=False), every=3),
+]
+
+
+@pytest.mark.parametrize("opt", WRAPPED, ids=repr)
+def test_wrappers(opt: Any, path: pathlib.Path) -> None:
+    params = tree(0)
+    blank = opt.init(params)
+    state = filled(blank)
+    assert_same(through(path, state, blank, opt=opt, params=params), state)
+    assert checkpoint.load_definition(path) == opt
+    with pytest.raises(ValueError, match=r"must be of EMA\(SGD\), got"):
+        checkpoint.load(path, blank, opt=mxopt.EMA(SGD), params=params)
+    with np.load(path) as file:
+        assert any(re.fullmatch(r".*b/slots/(.*/)?(mean|mom)", name) for name in file)
 
 
 def test_going_on(path: pathlib.Path) -> None:

@@ -132,8 +132,8 @@ HEADERS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "other format": (lambda h: h.update(format="torch"), "is not a state file of jaxmxopt"),
     "list": (lambda h: [h], "is not a state file of jaxmxopt"),
     "no arrays": (lambda h: h.update(arrays={}), "the list of arrays"),
-    "no nodes": (lambda h: h.update(nodes=[]), "nodes, values or keys"),
-    "no values": (lambda h: h.pop("values") and None, "nodes, values or keys"),
+    "no nodes": (lambda h: h.update(nodes=[]), "is damaged: nodes in its header"),
+    "no values": (lambda h: h.pop("values") and None, "is damaged: values in its header"),
     "dtype": (first_array(dtype="float64"), "'w' must have dtype float32, got float64"),
     "odd dtype": (first_array(dtype="object"), "'w' must have dtype float32, got object"),
     "int dtype": (first_array(dtype=1), "the list of arrays"),
@@ -355,7 +355,12 @@ def test_saving_refuses_and_leaves_the_old_file(tmp_path: pathlib.Path) -> None:
         ({"x": object()}, {}, TypeError, "'x' must be an array, a number or a string, got object"),
         ({"x": np.array(["a"])}, {}, TypeError, "'x' must be of a dtype of JAX, got <U1"),
         ({"w": np.ones(99), "x": gone}, {}, ValueError, "'x' must be alive"),
-        (state, {"opt": "adam"}, TypeError, "opt must be an OptimizerDef, got str"),
+        (
+            state,
+            {"opt": "adam"},
+            TypeError,
+            "opt must be a definition such as jaxmxopt.Adam.., got",
+        ),
     ]
     for tree_, both, kind, message in bad:
         with pytest.raises(kind, match=message):
