@@ -76,8 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("target", metavar="OUT", help="the file to write")
     convert.add_argument(
         "--optimizer",
-        metavar="NAME",
-        help="of which optimizer the states are, such as adam, where IN does not say",
+        metavar="NAME[,KEY=NUMBER...]",
+        help="of which optimizer the states are, where IN does not say: sgd,momentum=0.9",
     )
     convert.add_argument("--force", action="store_true", help="replace OUT if it exists")
     return parser

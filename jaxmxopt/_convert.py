@@ -1,6 +1,7 @@
 """From MXNet's files to ours and back."""
 
 import errno
+import json
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +24,7 @@ from jaxmxopt._updater import Updater
 from jaxmxopt._updater_file import restored, updater_contents
 from jaxmxopt._zip import FileError
 
-__all__ = ["convert"]
+__all__ = ["convert", "optimizer_said"]
 
 
 def convert(source: str, target: str, optimizer: str | None, force: bool) -> str:
@@ -32,7 +33,7 @@ def convert(source: str, target: str, optimizer: str | None, force: bool) -> str
     Args:
         source: the file to read, ours or MXNet's, which says what the other is to be.
         target: the file to write.
-        optimizer: the name of the optimizer that states are of, where the file does not say.
+        optimizer: of which optimizer states are, where the file does not say: `optimizer_said`.
         force: whether to replace the target.
 
     Returns:
@@ -59,6 +60,23 @@ def convert(source: str, target: str, optimizer: str | None, force: bool) -> str
         raise ValueError(f"{source}: {error}") from None
 
 
+def optimizer_said(text: str) -> Optimizer:
+    """The optimizer that a text such as `"sgd,momentum=0.9"` says."""
+    name, *pairs = text.split(",")
+    arguments: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        try:
+            arguments[key] = json.loads(value.lower())
+        except ValueError:
+            separator = ""
+        if not separator:
+            raise ValueError(
+                f"--optimizer must be a name and numbers such as sgd,momentum=0.9, got {text!r}."
+            )
+    return Optimizer.create_optimizer(name, **arguments)
+
+
 def _to_ours(data: bytes, target: str, optimizer: str | None) -> str:
     if is_params(data):
         params = owned(read_params(data))
@@ -77,9 +95,9 @@ def _to_ours(data: bytes, target: str, optimizer: str | None) -> str:
     if found.optimizer is not None:
         given = Optimizer.create_optimizer(mxnet_files.to_definition(found.optimizer))
     elif optimizer is None:
-        raise ValueError("the file holds no optimizer; say with --optimizer NAME whose states.")
+        raise ValueError("the file holds no optimizer; say of which with --optimizer.")
     else:
-        given = Optimizer.create_optimizer(optimizer)
+        given = optimizer_said(optimizer)
     made, states = restored_from_mxnet(found, given)
     dump = found.optimizer is not None
     _write(target, *updater_contents(made, states, dump), len(data))
@@ -130,9 +148,9 @@ def _states_to_mxnet(reader: _npz.Reader, target: str, optimizer: str | None) ->
     if dumped:
         given = from_record(reader.header["definition"], "the optimizer")
     elif optimizer is None:
-        raise FileError("holds no optimizer; say with --optimizer NAME whose states.")
+        raise FileError("holds no optimizer; say of which with --optimizer.")
     else:
-        given = optimizer
+        given = optimizer_said(optimizer)
     made = restored(reader, Optimizer.create_optimizer(given), {})
     updater = Updater(made.optimizer)
     updater.states = made.states

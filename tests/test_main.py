@@ -144,17 +144,22 @@ def densified(tree: Any) -> Any:
 
 def test_states_without_optimizer_need_its_name(tmp_path: pathlib.Path, capsys: Any) -> None:
     source, middle, back = FILES / "module_2.states", tmp_path / "x.npz", tmp_path / "x.states"
-    text = said(capsys, "convert", source, middle, code=1)
-    assert text.endswith("the file holds no optimizer; say with --optimizer NAME whose states.\n")
+    for wrong, message in [
+        ([], "the file holds no optimizer; say of which with --optimizer."),
+        (["--optimizer", "sgdd"], "did you mean 'sgd'"),
+        (["--optimizer", "sgd,momentum"], "--optimizer must be a name and numbers such as sgd,mom"),
+        (["--optimizer", "sgd,momentum=x"], "--optimizer must be a name and numbers such as sgd,m"),
+        (["--optimizer", "sgd,momentun=1"], "did you mean 'momentum'"),
+        (["--optimizer", "sgd"], "must be None, as momentum is 0"),
+    ]:
+        assert message in said(capsys, "convert", source, middle, *wrong, code=1)
     assert not middle.exists()
-    text = said(capsys, "convert", source, middle, "--optimizer", "sgdd", code=1)
-    assert "did you mean 'sgd'" in text
-    assert "2 states of SGD without" in said(
-        capsys, "convert", source, middle, "--optimizer", "sgd"
-    )  # fmt: skip
+    right = ["--optimizer", "sgd,momentum=0.9,multi_precision=False"]
+    text = said(capsys, "convert", source, middle, *right)
+    assert text.endswith(": 2 states of SGD without its hyperparameters\n")
     text = said(capsys, "convert", middle, back, code=1)
-    assert text.endswith("holds no optimizer; say with --optimizer NAME whose states.\n")
-    said(capsys, "convert", middle, back, "--optimizer", "sgd")
+    assert text.endswith("holds no optimizer; say of which with --optimizer.\n")
+    said(capsys, "convert", middle, back, *right)
     assert_same(mxnet_files.load_states(back).states, mxnet_files.load_states(source).states)
 
 
