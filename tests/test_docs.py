@@ -4,6 +4,7 @@ import pathlib
 import re
 import warnings
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -25,7 +26,12 @@ def test_code_runs_in_the_order_of_the_page(
     monkeypatch.chdir(tmp_path)
     params = {"dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}}
     names = {"params": params, "grads": params, "mxopt": mxopt, "jnp": jnp, "__name__": page.stem}
-    with warnings.catch_warnings():
+    # Users have JAX as it comes.
+    with (
+        jax.numpy_rank_promotion("allow"),
+        jax.numpy_dtype_promotion("standard"),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore", UserWarning)
         for block in _blocks(page):
             exec(compile(block, str(page), "exec"), names)
