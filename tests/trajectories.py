@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import pytest
 import jaxmxopt as mxopt
 from jaxmxopt import lr_scheduler
 
-DATA = Path(__file__).parent / "reference" / "data"
+# `make test-mxnet` replays trajectories that it has just recorded.
+DATA = Path(os.environ.get("JAXMXOPT_TRAJECTORIES", Path(__file__).parent / "reference" / "data"))
 FILES = sorted(path.stem for path in DATA.glob("*.npz") if path.stem != "schedulers")
 
 Case = Mapping[str, Any]

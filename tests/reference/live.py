@@ -1,0 +1,37 @@
+"""Draws fresh configurations, records them from the real MXNet and replays them at once.
+
+    python tests/reference/live.py [--seed N]
+
+The replays are those of the tests, on other trajectories.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from record import record
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+def main() -> int:
+    """Records, replays; returns the exit status of the tests."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    seed = parser.parse_args().seed
+    with tempfile.TemporaryDirectory() as folder:
+        record(seed=seed, out=Path(folder))
+        print(f"seed {seed}: recorded, now replaying")
+        replays = sorted(TESTS.glob("test_reference*.py"))
+        environment = os.environ | {"JAXMXOPT_TRAJECTORIES": folder}
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "2", *map(str, replays)]
+        return subprocess.run(command, env=environment, cwd=TESTS.parent).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
