@@ -17,12 +17,16 @@ _ZIP = b"PK\x03\x04"
 
 
 def dumped(
-    call: str, optimizer: Optimizer, states: Mapping[Any, Any], dump_optimizer: bool
+    call: str,
+    optimizer: Optimizer,
+    states: Mapping[Any, Any],
+    dump_optimizer: bool,
+    more: Any = None,
 ) -> bytes:
-    """Our own file of an optimizer and its states by index, for errors in `call`."""
+    """Our own file of an optimizer, its states by index, and more; for errors in `call`."""
     file = io.BytesIO()
     try:
-        _npz.write(file, *updater_contents(optimizer, states, dump_optimizer))
+        _npz.write(file, *updater_contents(optimizer, states, dump_optimizer, more))
     except ValueError as error:
         raise ValueError(f"{call}: {error}") from None
     except TypeError as error:

@@ -12,10 +12,12 @@ from jaxmxopt._checks import MismatchError, explained
 from jaxmxopt._compiled import flatten_grads, flatten_with_names, slots_and_master
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._layout import Layout
+from jaxmxopt._loss_scaling import LossScaling
 from jaxmxopt._optimizer import Optimizer
 from jaxmxopt._saved_states import adopted, dumped, loaded
 from jaxmxopt._state import MasterState
 from jaxmxopt._updater import device_id, placed
+from jaxmxopt.amp import DynamicLossScaler
 
 __all__ = ["Trainer"]
 
@@ -37,6 +39,9 @@ class Trainer:
         params: any pytree of floating arrays.
         optimizer: the name of an optimizer, an Optimizer, or a definition.
         optimizer_params: its arguments, as a mapping, where `optimizer` is a name or a definition.
+        loss_scaler: for float16. Multiply the loss by `loss_scale` before it is differentiated;
+            `step` divides the gradients by it, and leaves everything as it is where they are not
+            finite.
 
     Raises:
         ValueError: two weights have the same path.
@@ -54,9 +59,11 @@ class Trainer:
         params: Any,
         optimizer: str | Optimizer | OptimizerDef,
         optimizer_params: Mapping[str, Any] | None = None,
+        loss_scaler: DynamicLossScaler | None = None,
     ) -> None:
         self._optimizer = Optimizer.create_optimizer(optimizer, **(optimizer_params or {}))
         self._scale = self._optimizer.rescale_grad
+        self._scaling = LossScaling(loss_scaler)
         self._names, weights, self._tree = flatten_with_names(params)
         if len(set(self._names)) < len(self._names):
             double = next(n for i, n in enumerate(self._names) if n in self._names[:i])
@@ -87,6 +94,11 @@ class Trainer:
     def learning_rate(self) -> float:
         """The learning rate as it stands, before multipliers."""
         return self._optimizer.learning_rate
+
+    @property
+    def loss_scale(self) -> jax.Array:
+        """The factor of the loss in this step, a float32 scalar; 1 without a `loss_scaler`."""
+        return self._scaling.state.loss_scale
 
     def set_learning_rate(self, lr: float) -> None:
         """Sets the learning rate.
@@ -132,14 +144,19 @@ class Trainer:
                 f"{call}({stale!r}): grad must be an array, got None; ignore_stale_grad=True "
                 "leaves such weights as they are."
             )
+        finite, following = self._scaling.judged(leaves)
+        if not finite:
+            self._scaling.state = following
+            return self.params
         optimizer = self._optimizer
         before = optimizer.rescale_grad
-        optimizer.rescale_grad = self._scale / batch_size
+        optimizer.rescale_grad = self._scale / batch_size / self._scaling.divisor
         try:
             self._advance(call, leaves)
         except BaseException:
             optimizer.rescale_grad = before
             raise
+        self._scaling.state = following
         return self.params
 
     def _advance(self, call: str, grads: list[Any]) -> None:
@@ -195,7 +212,7 @@ class Trainer:
         return [s if master is None else MasterState(master, s) for s, master in parts]
 
     def save_states(self, fname: Path) -> None:
-        """Writes the states and the optimizer, its `param_dict` excepted, to a file.
+        """Writes the states, the loss scale and the optimizer, save its `param_dict`, to a file.
 
         The file appears whole or not at all; the weights are not in it.
 
@@ -203,7 +220,7 @@ class Trainer:
             OSError: the file cannot be written.
         """
         call = f"Trainer.save_states({os.fspath(fname)!r})"
-        data = dumped(call, self._optimizer, self.states, dump_optimizer=True)
+        data = dumped(call, self._optimizer, self.states, True, more=self._scaling.kept)
         with replacing(fname) as file:
             file.write(data)
 
@@ -234,8 +251,13 @@ class Trainer:
             raise ValueError(
                 f"{call}: the file must be of these weights, got a state of {next(iter(states))!r}."
             )
+        try:
+            scale = self._scaling.taken(found.more)
+        except ValueError as error:
+            raise ValueError(f"{call}: {error}") from None
         self._optimizer = adopted(self._optimizer, made)
         self._keep(merged)
+        self._scaling.state = scale
 
     def _numbers(self, states: Mapping[Any, Any]) -> dict[Any, str]:
         """The paths of the weights that a file of MXNet's has numbers for."""

@@ -336,3 +336,66 @@ def test_half_precision_converges_through_overflows() -> None:
     # Without scaling all gradients round to zero.
     first = jax.grad(loss_of)(jnp.zeros(8, jnp.float16), np.float32(1))
     assert not first.any()
+
+
+def trainer_on_regression(fault_every: int | None = None) -> tuple[mxopt.Trainer, list[float]]:
+    """Trains in float16 by a Trainer; returns it and the scales that its steps had."""
+    draw = np.random.default_rng(0)
+    inputs = draw.normal(size=(64, 8)).astype(np.float32)
+    targets = inputs @ draw.normal(size=(8,)).astype(np.float32)
+
+    @jax.jit
+    def grads_of(params: Any, scale: Any, fault: Any) -> Any:
+        def loss(params: Any) -> Any:
+            outputs = (jnp.asarray(inputs, jnp.float16) @ params["w"]).astype(jnp.float32)
+            return scale * 1e-9 * jnp.sum(jnp.square(outputs * fault - targets))
+
+        return jax.grad(loss)(params)
+
+    trainer = mxopt.Trainer(
+        {"w": jnp.zeros(8, jnp.float16)},
+        mxopt.Adam(learning_rate=0.05, epsilon=1e-16, multi_precision=True),
+        loss_scaler=DynamicLossScaler(scale_window=50),
+    )
+    scales: list[float] = []
+    for number in range(120):
+        scales.append(float(trainer.loss_scale))
+        fault = np.inf if fault_every and number % fault_every == 20 else 1.0
+        grads = grads_of(trainer.params, trainer.loss_scale, np.float32(fault))
+        trainer.step(grads, batch_size=64)
+    return trainer, scales
+
+
+def test_a_trainer_skips_overflows() -> None:
+    trainer, scales = trainer_on_regression(fault_every=40)
+    assert trainer.optimizer.num_update == 117
+    expected = [(20, True), (1, False), (39, True), (1, False), (39, True), (1, False), (19, True)]
+    assert scales == [float(x) for x in scaled_by(DynamicLossScaler(scale_window=50), expected)]
+    assert np.isfinite(np.float32(trainer.params["w"])).all()
+    # The same without the faulty steps, but for the scale.
+    assert not jnp.any(trainer.params["w"] == 0)
+
+
+def scaled_by(scaler: DynamicLossScaler, runs: Runs) -> list[float]:
+    return scales(scaler, runs)[:-1]
+
+
+def test_a_trainer_keeps_its_scale_in_its_file(tmp_path: Any) -> None:
+    trainer, _ = trainer_on_regression(fault_every=40)
+    trainer.save_states(tmp_path / "x.states")
+    fresh, _ = trainer_on_regression()
+    assert fresh.loss_scale != trainer.loss_scale
+    fresh.load_states(tmp_path / "x.states")
+    assert_same(fresh._scaling.state, trainer._scaling.state)
+    plain = mxopt.Trainer(trainer.params, mxopt.Adam(multi_precision=True))
+    plain.load_states(tmp_path / "x.states")
+    assert plain.loss_scale == 1.0
+    # And from a file without one.
+    plain.save_states(tmp_path / "y.states")
+    fresh.load_states(tmp_path / "y.states")
+    assert fresh.loss_scale == trainer.loss_scale
+
+
+def test_a_trainer_takes_loss_scalers_alone() -> None:
+    with pytest.raises(TypeError, match="Trainer: loss_scaler must be a DynamicLossScaler, got 8"):
+        mxopt.Trainer({"w": jnp.ones(2)}, "sgd", loss_scaler=8)  # pyright: ignore[reportArgumentType]
