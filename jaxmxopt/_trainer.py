@@ -220,9 +220,12 @@ class Trainer:
             OSError: the file cannot be written.
         """
         call = f"Trainer.save_states({os.fspath(fname)!r})"
-        data = dumped(call, self._optimizer, self.states, True, more=self._scaling.kept)
+        data = self._dump(call)
         with replacing(fname) as file:
             file.write(data)
+
+    def _dump(self, call: str) -> bytes:
+        return dumped(call, self._optimizer, self.states, True, more=self._scaling.kept)
 
     def load_states(self, fname: Path) -> None:
         """Goes on from a file that `save_states` wrote, or gluon's Trainer in MXNet.
@@ -235,7 +238,9 @@ class Trainer:
         """
         call = f"Trainer.load_states({os.fspath(fname)!r})"
         with open(fname, "rb") as file:
-            data = file.read()
+            self._load(call, file.read())
+
+    def _load(self, call: str, data: bytes) -> None:
         current = self.states
         found = loaded(call, data, self._optimizer, current)
         made, states = found.optimizer, found.states

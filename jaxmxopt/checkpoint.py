@@ -15,7 +15,9 @@ from jaxmxopt import _npz, _records
 from jaxmxopt._atomic import replacing
 from jaxmxopt._named_leaves import TreeError, WrongLeafError
 from jaxmxopt._pure import Definition
+from jaxmxopt._trainer import Trainer
 from jaxmxopt._tree_file import contents, restored
+from jaxmxopt._updater import Updater
 from jaxmxopt._zip import FileError
 
 __all__ = ["dumps", "load", "load_definition", "loads", "save"]
@@ -33,7 +35,8 @@ def save(path: Path, tree: Any, *, opt: Definition | None = None, params: Any = 
     Args:
         path: of the file, usually `*.npz`. An existing one is replaced.
         tree: a `State`, or any pytree of states, arrays (NumPy's, JAX's, `RowSparse`, random
-            keys), numbers and strings. Arrays over several devices are put together.
+            keys), numbers and strings. Arrays over several devices are put together. Or an
+            Updater or a Trainer, with its optimizer; a Trainer's weights are not saved with it.
         opt: the optimizer that the states are of. It is recorded; loading for another algorithm
             is refused. Of a schedule that is a function, only its name is.
         params: the weights that the state of a tree is of, for their names. They are saved
@@ -55,6 +58,11 @@ def save(path: Path, tree: Any, *, opt: Definition | None = None, params: Any = 
         {'w': Array([1., 1., 1.], dtype=float32)}
     """
     call = f"checkpoint.save({os.fspath(path)!r})"
+    if isinstance(tree, (Updater, Trainer)):
+        data = _states_of(call, tree, opt, params)
+        with replacing(path) as file:
+            file.write(data)
+        return
     header = _header(call, opt)
     with _named(call), replacing(path) as file:
         _write(file, header, tree, params)
@@ -62,6 +70,8 @@ def save(path: Path, tree: Any, *, opt: Definition | None = None, params: Any = 
 
 def dumps(tree: Any, *, opt: Definition | None = None, params: Any = None) -> bytes:
     """Returns what `save` would write, for the same arguments."""
+    if isinstance(tree, (Updater, Trainer)):
+        return _states_of("checkpoint.dumps", tree, opt, params)
     header, file = _header("checkpoint.dumps", opt), io.BytesIO()
     with _named("checkpoint.dumps"):
         _write(file, header, tree, params)
@@ -78,13 +88,14 @@ def load(path: Path, like: T, *, opt: Definition | None = None, params: Any = No
         path: of a file that `save` wrote.
         like: the tree to restore into, such as `opt.init(params)`. Its arrays are not changed;
             each new one is of the same kind (NumPy's or JAX's) and on the same devices. A
-            `jax.ShapeDtypeStruct` stands for an array of JAX.
+            `jax.ShapeDtypeStruct` stands for an array of JAX. An Updater or a Trainer takes over
+            what the file says, as a whole or not at all.
         opt: the optimizer, which must be of the algorithm that the file is of. Its
             hyperparameters may differ; `load_definition` gives those in the file.
         params: the weights that the state of a tree in `like` is of.
 
     Returns:
-        A tree like `like` with the values in the file.
+        A tree like `like` with the values in the file; an Updater or a Trainer itself.
 
     Raises:
         ValueError: the file is damaged, newer or of something else; the first difference is named.
@@ -133,12 +144,31 @@ def _header(call: str, opt: Any) -> dict[str, Any]:
     return {"algorithm": algorithm, "definition": _records.to_record(opt)}
 
 
+def _states_of(call: str, owner: Updater | Trainer, opt: Any, params: Any) -> bytes:
+    _states_only(call, owner, opt, params)
+    if isinstance(owner, Updater):
+        return owner.get_states(dump_optimizer=True)
+    return owner._dump(call)
+
+
+def _states_only(call: str, owner: Updater | Trainer, opt: Any, params: Any) -> None:
+    if opt is not None or params is not None:
+        raise TypeError(f"{call}: opt and params must be left out beside {type(owner).__name__}.")
+
+
 def _write(file: BinaryIO, header: dict[str, Any], tree: Any, params: Any) -> None:
     more, arrays = contents(tree, params)
     _npz.write(file, header | more, arrays)
 
 
 def _restored(call: str, file: BinaryIO, like: T, opt: Any, params: Any) -> T:
+    if isinstance(like, (Updater, Trainer)):
+        _states_only(call, like, opt, params)
+        if isinstance(like, Updater):
+            like.set_states(file.read())
+        else:
+            like._load(call, file.read())
+        return like
     wanted = _header(call, opt)["algorithm"]
     with _named(call):
         reader = _npz.Reader(file)

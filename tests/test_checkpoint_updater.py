@@ -1,0 +1,135 @@
+"""Files of Updaters and Trainers: all that the next update depends on."""
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from samples import assert_same, make, tree
+
+import jaxmxopt as mxopt
+from jaxmxopt import checkpoint, lr_scheduler
+
+
+def trained(optimizer: Any, steps: int = 2, dtype: Any = np.float32) -> tuple[Any, dict[str, Any]]:
+    updater, weights = mxopt.get_updater(optimizer), tree(0, dtype)
+    for step in range(steps):
+        weights = step_of(updater, weights, step)
+    return updater, weights
+
+
+def step_of(updater: Any, weights: dict[str, Any], step: int) -> dict[str, Any]:
+    grads = tree(10 + step, weights["a"].dtype)
+    return {key: updater(key, grads[key], weight) for key, weight in weights.items()}
+
+
+ALGORITHMS = [mxopt.Adam, mxopt.SGD, mxopt.Nadam, mxopt.LBSGD, mxopt.SGLD, mxopt.Ftrl]
+
+
+@pytest.mark.parametrize("kind", ALGORITHMS, ids=lambda kind: kind.__name__)
+def test_an_updater_goes_on(kind: Any, tmp_path: pathlib.Path) -> None:
+    schedule = lr_scheduler.FactorScheduler(step=2, base_lr=0.1)
+    opt = make(kind, lr_scheduler=schedule, lr_mult={"b": 0.5}, multi_precision=True)
+    updater, weights = trained(opt, dtype=jnp.bfloat16)
+    updater.optimizer.wd = 0.125
+    checkpoint.save(tmp_path / "x.npz", updater)
+    other = mxopt.get_updater(make(kind))
+    assert checkpoint.load(tmp_path / "x.npz", other) is other
+    assert other.optimizer.definition == updater.optimizer.definition
+    assert other.optimizer.num_update == 2
+    assert_same(other.states, updater.states)
+    assert_same(step_of(other, weights, 2), step_of(updater, weights, 2))
+
+
+def test_without_the_optimizer_counts_are_kept_and_numbers_are_not() -> None:
+    updater, weights = trained(make(mxopt.Adam))
+    other = mxopt.get_updater(mxopt.Adam(learning_rate=0.25))
+    other.set_states(updater.get_states())
+    assert other.optimizer.num_update == 2
+    assert other.optimizer.lr == 0.25
+    other.set_states(updater.get_states(dump_optimizer=True))
+    assert_same(step_of(other, weights, 2), step_of(updater, weights, 2))
+
+
+def test_counts_go_on_on_another_device() -> None:
+    updater, weights = trained(make(mxopt.Adam))
+    other = mxopt.get_updater(make(mxopt.Adam))
+    other.set_states(updater.get_states(dump_optimizer=True))
+    moved = jax.device_put(weights, jax.devices()[3])
+    assert_same(step_of(other, moved, 2), step_of(updater, weights, 2))
+    assert other.optimizer.num_update == 3
+
+
+def double(count: Any) -> Any:
+    return 0.01 * count
+
+
+def test_a_function_as_schedule_is_taken_from_the_program() -> None:
+    data = trained(make(mxopt.Adam, lr_scheduler=double))[0].get_states(dump_optimizer=True)
+    same = mxopt.get_updater(make(mxopt.Adam, lr_scheduler=double, beta1=0.5))
+    same.set_states(data)
+    assert same.optimizer.lr_scheduler is double
+    assert same.optimizer.beta1 == make(mxopt.Adam).beta1  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ValueError, match=r"lr_scheduler was test_checkpoint_updater.double"):
+        mxopt.get_updater(make(mxopt.Adam)).set_states(data)
+
+
+def test_an_updater_refuses_and_stays_as_it_was() -> None:
+    updater, _ = trained(make(mxopt.Adam))
+    optimizer, before = updater.optimizer, updater.get_states(dump_optimizer=True)
+    wider = mxopt.get_updater(make(mxopt.Adam))
+    wider("a", jnp.ones((5, 2)), jnp.ones((5, 2)))
+    for data, message in [
+        (before[:-1], "is truncated"),
+        (before[:300] + b"!" + before[301:], "is damaged"),
+        (trained(make(mxopt.SGD))[0].get_states(), "must be of Adam, got SGD"),
+        (wider.get_states(), r"'a/mean' must have shape \(3, 2\), got \(5, 2\)"),
+        (checkpoint.dumps({"a": np.ones(2)}), "must be of an Updater or a Trainer, got a tree"),
+    ]:
+        with pytest.raises(ValueError, match=f"Updater.set_states: .*{message}"):
+            updater.set_states(data)
+        assert updater.optimizer is optimizer
+        assert updater.get_states(dump_optimizer=True) == before
+    with pytest.raises(ValueError, match="must be of a tree, got one of an Updater"):
+        checkpoint.loads(before, {"a": np.ones(2)})
+
+
+def test_an_updater_of_a_custom_optimizer() -> None:
+    class Own(mxopt.Optimizer):
+        def create_state(self, index: Any, weight: Any) -> Any:
+            return {"sum": jnp.zeros_like(weight), "parts": [None, (1, weight)]}
+
+        def update(self, index: Any, weight: Any, grad: Any, state: Any) -> Any:
+            self._update_count(index)
+            return weight - grad, {**state, "sum": state["sum"] + grad}
+
+    updater, _ = trained(Own())
+    updater.optimizer.note = "kept"
+    other = mxopt.get_updater(Own())
+    other.optimizer.note = ""
+    other.set_states(updater.get_states(dump_optimizer=True))
+    assert other.optimizer.note == "kept"
+    assert other.optimizer.num_update == 2
+    assert other.states["a"]["parts"][1][0] == 1
+    assert_same(other.states["b"]["sum"], updater.states["b"]["sum"])
+
+
+def test_a_trainer_goes_on(tmp_path: pathlib.Path) -> None:
+    path, grads = tmp_path / "x.npz", tree(5)
+    trainer = mxopt.Trainer(tree(0), make(mxopt.Adam))
+    trainer.step(grads, 2)
+    trainer.optimizer.set_learning_rate(0.5)
+    checkpoint.save(path, trainer)
+    assert path.read_bytes() == checkpoint.dumps(trainer)
+    other = mxopt.Trainer(trainer.params, make(mxopt.Adam))
+    assert checkpoint.load(path, other) is other
+    assert other.learning_rate == 0.5
+    assert_same(other.step(grads, 2), trainer.step(grads, 2))
+    narrow = mxopt.Trainer({"a": jnp.ones((3, 2))}, make(mxopt.Adam))
+    with pytest.raises(ValueError, match="must be of these weights, got a state of 'b'"):
+        checkpoint.load(path, narrow)
+    assert narrow.optimizer.num_update == 0
+    with pytest.raises(TypeError, match="opt and params must be left out beside Trainer"):
+        checkpoint.save(path, trainer, opt=make(mxopt.Adam))
