@@ -25,7 +25,7 @@ def step_of(updater: Any, weights: dict[str, Any], step: int) -> dict[str, Any]:
     return {key: updater(key, grads[key], weight) for key, weight in weights.items()}
 
 
-ALGORITHMS = [mxopt.Adam, mxopt.SGD, mxopt.Nadam, mxopt.LBSGD, mxopt.SGLD, mxopt.Ftrl]
+ALGORITHMS = [mxopt.Adam, mxopt.LBSGD, mxopt.SGLD]
 
 
 @pytest.mark.parametrize("kind", ALGORITHMS, ids=lambda kind: kind.__name__)
