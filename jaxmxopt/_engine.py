@@ -153,13 +153,16 @@ def _update_rows(
     if adapts:
         rates = opt._adapt(rates, weight.astype(dtype), rows.inside(weight.shape[0]))
     height = weight.shape[0]
+    used = rows.indices < height
     # What unused slots read is not written back.
     known = jnp.minimum(rows.indices, height - 1)
 
     def take(leaf: Any) -> Any:
         return leaf.at[known].get(mode="promise_in_bounds")
 
-    def put(leaf: Any, new: Any) -> Any:
+    def put(leaf: Any, old: Any, new: Any) -> Any:
+        # What is written depends on what was read, or XLA would copy the table to read it later.
+        new = jnp.where(used.reshape(-1, *[1] * (new.ndim - 1)), new, old)
         return leaf.at[rows.indices].set(new, mode="drop", unique_indices=True)
 
     def per_row(leaf: Any) -> bool:
@@ -172,12 +175,15 @@ def _update_rows(
     new, new_slots = opt._row_rule(rates, full, rows.values, in_precision(old_slots, dtype))
     new_slots = _stored(old_slots, new_slots, ok)
     slots = jax.tree.map(
-        lambda leaf, new: put(leaf, new) if per_row(leaf) else new, slots, new_slots
+        lambda leaf, old, new: put(leaf, old, new) if per_row(leaf) else new,
+        slots,
+        old_slots,
+        new_slots,
     )
     if old_master is not None:
         new = _stored(old_master, new, ok)
-        master = put(master, new)
-    return put(weight, _stored(old_weight, new, ok)), slots, master
+        master = put(master, old_master, new)
+    return put(weight, old_weight, _stored(old_weight, new, ok)), slots, master
 
 
 # Shared by all weights of one shape, so that tracing and compiling it happens once.
