@@ -1,4 +1,7 @@
-"""Mutates real files of MXNet: whatever comes out is read, or refused with a ValueError.
+"""Changes real files of MXNet: whatever comes out is read, or refused with a ValueError.
+
+Bytes are mutated; and optimizers and states inside are changed and written as whole files again,
+for what is made of them.
 
     python tests/fuzz_mxnet_files.py --seconds 600 [--seed N]
 
@@ -16,8 +19,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
+import jaxmxopt
+from jaxmxopt._mxnet._pickle_write import write_pickle
+from jaxmxopt._mxnet._record import MXNetRecord
+from jaxmxopt._mxnet._restore import restored
+from jaxmxopt._mxnet._states import read_states
+from jaxmxopt._optimizer import Optimizer
 from jaxmxopt.mxnet_files import load_params, load_states
 
 FILES = Path(__file__).parent / "reference" / "files"
@@ -29,6 +39,15 @@ EXTREMES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 -
 WORDS = [bytes([code]) for code in range(256)]
 WORDS += [b"cos\nsystem\n", b"(S'true'\n", b"\x80\x04\x95", b"PK\x01\x02", b"\x93NUMPY"]
 WORDS += [magic.to_bytes(4, "little") for magic in (0xF993FAC8, 0xF993FAC9, 0xF993FACA)]
+
+# What may stand in the place of an attribute, or of a state.
+VALUES: list[Any] = [None, True, 0, 1, -1, 50, 0.5, -0.5, 1e-300, 1e300, "", "x", "linear", (), []]
+VALUES += [float("nan"), float("inf"), 2**31, -(2**62), [1], [3, 2], [1, "a"], {}, {0: 1}]
+VALUES += [{"a": -1.0}, {0: {0: 1}}, {0: {"a": 2**40}}, {0: "w"}, {0: {"num_cums": 3}}]
+VALUES += [{0: {"cum_grad": jnp.ones(3), "num_cums": 1.5}}, ({"a": {"b": "c"}}, ["a"])]
+VALUES += [jnp.ones(shape, kind) for shape in ((1,), (3,), (4, 3)) for kind in ("f4", "f2", "i4")]
+VALUES += [jaxmxopt.RowSparse(jnp.array([1]), jnp.ones((1, 3)), (4, 3))]
+NAMES = ("Adam", "SGD", "RMSProp", "LARS", "State", "OptimizerDef", "Mine")
 
 Load = Callable[[bytes], Any]
 _watching = False
@@ -91,11 +110,44 @@ def mutated(data: bytes, other: bytes, rng: np.random.Generator) -> bytes:
     return bytes(content)
 
 
+def changed(data: bytes, rng: np.random.Generator) -> bytes:
+    """A `.states` file with other values at a few places."""
+
+    def drawn(some: Any) -> Any:
+        return some[int(rng.integers(len(some)))]
+
+    def altered(record: MXNetRecord) -> MXNetRecord:
+        attributes = dict(record.attributes)
+        schedule = attributes.get("lr_scheduler")
+        name = drawn(list(attributes))
+        if schedule is not None and rng.random() < 0.4:
+            attributes["lr_scheduler"] = altered(schedule)
+        elif rng.random() < 0.1:
+            del attributes[name]
+        else:
+            attributes[name] = drawn(VALUES)
+        other = drawn(NAMES) if rng.random() < 0.1 else record.name
+        return MXNetRecord(record.module, other, attributes)
+
+    states, optimizer, _ = read_states(data)
+    if rng.random() < 0.5:
+        several = tuple(drawn(VALUES) for _ in range(int(rng.integers(4))))
+        states = {**states, drawn(list(states)): drawn([*several, several, (several, *several)])}
+    return write_pickle(states if optimizer is None else (states, altered(optimizer)))
+
+
+def go_on(data: bytes) -> None:
+    """Makes an optimizer and states of a file."""
+    restored(read_states(data), Optimizer(jaxmxopt.SGD(momentum=0.9, multi_precision=True)))
+
+
 def watch() -> None:
     """Makes what is forbidden an error while a file is read."""
     # What is imported when first needed is imported now.
     for _, data, load in corpus():
         load(data)
+        if load is load_states:
+            attempt(go_on, data)
 
     def hook(event: str, args: Any) -> None:
         if _watching and event in FORBIDDEN:
@@ -138,19 +190,28 @@ def fuzz(seconds: float, seed: int) -> tuple[Counter[str], list[Finding]]:
     files = corpus()
     outcomes: Counter[str] = Counter()
     findings: list[Finding] = []
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        name, data, load = files[int(rng.integers(len(files)))]
-        other = files[int(rng.integers(len(files)))][1]
-        changed = mutated(data, other, rng)
-        # Some are read as what they are not.
-        if rng.random() < 0.02:
-            load = load_params if load is load_states else load_states
-        outcome = attempt(load, changed)
+
+    def note(name: str, data: bytes, load: Load) -> str:
+        outcome = attempt(load, data)
         if outcome in ("read", "refused"):
             outcomes[outcome] += 1
         else:
-            findings.append(Finding(name, changed, outcome))
+            findings.append(Finding(name, data, outcome))
+        return outcome
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        name, data, load = files[int(rng.integers(len(files)))]
+        if load is load_states and rng.random() < 0.1:
+            note(name, changed(data, rng), go_on)
+            continue
+        other = files[int(rng.integers(len(files)))][1]
+        data = mutated(data, other, rng)
+        # Some are read as what they are not.
+        if rng.random() < 0.02:
+            load = load_params if load is load_states else load_states
+        if note(name, data, load) == "read" and load is load_states:
+            note(name, data, go_on)
     return outcomes, findings
 
 

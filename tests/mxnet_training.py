@@ -1,5 +1,12 @@
-"""Training that MXNet saved in the middle, as recorded: for the tests that go on with it."""
+"""Training that MXNet saved in the middle, as recorded: for the tests that go on with it.
 
+    XLA_FLAGS=--xla_cpu_max_isa=AVX python tests/mxnet_training.py CASE...
+
+says of which weights some element differs from MXNet's at the end.
+"""
+
+import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,9 +23,26 @@ from jaxmxopt._optimizer import Optimizer
 from jaxmxopt._updater import Updater
 from jaxmxopt.mxnet_files import load_params
 
-__all__ = ["CASES", "FILES", "STEPS", "TRAININGS", "Middle", "case_named", "optimizer_of"]
+__all__ = [
+    "CASES",
+    "FILES",
+    "RECORDED",
+    "STEPS",
+    "TRAININGS",
+    "Middle",
+    "case_named",
+    "optimizer_of",
+]
 
 FILES = Path(__file__).parent / "reference" / "files"
+
+
+RECORDED = [
+    (name, case.name)
+    for name, training in TRAININGS.items()
+    for case in CASES
+    if training.half or not case.half
+]
 
 
 def case_named(name: str) -> Case:
@@ -75,3 +99,22 @@ class Middle:
             grads = [jnp.asarray(grad[step]) for grad in self.grads]
             weights = updater(list(range(len(grads))), grads, weights)
         return weights
+
+
+def main() -> None:
+    """Trains all recorded cases of the given names."""
+    different: dict[str, float] = {}
+    for name, case in RECORDED:
+        if case not in sys.argv[1:]:
+            continue
+        middle = Middle(name, case)
+        found = middle.train(middle.updater(), middle.weights, range(STEPS))
+        for k, (weight, expected) in enumerate(zip(found, middle.expected, strict=True)):
+            off = np.abs(np.asarray(weight, np.float64) - expected.astype(np.float64))
+            if off.any():
+                different[f"{name}/{case}/{k}"] = float(off.max())
+    sys.stdout.write(json.dumps(different))
+
+
+if __name__ == "__main__":
+    main()

@@ -73,33 +73,36 @@ def definition_of(record: MXNetRecord, lr_scheduler: Any = None) -> OptimizerDef
         raise ValueError(
             f"the optimizer must be one of MXNet's own, got {record.module}.{record.name}."
         )
+    recorded = record.attributes.get("lr_scheduler")
+    if lr_scheduler is None and recorded is not None:
+        lr_scheduler = schedule_of(recorded)
+    try:
+        return kind(**_arguments(kind, record, lr_scheduler))
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"{record.name} cannot be made again: {error}") from None
+
+
+def _arguments(kind: type[OptimizerDef], record: MXNetRecord, lr_scheduler: Any) -> dict[str, Any]:
+    """The arguments of a definition, as far as they are recorded."""
     version, attributes = record.version or 1, record.attributes
-    fields: dict[str, Any] = {}
+    arguments: dict[str, Any] = {
+        "lr_scheduler": lr_scheduler,
+        "param_idx2name": attributes.get("idx2name") or None,
+        "lr_mult": attributes.get("lr_mult") or None,
+        "wd_mult": _wd_mult(kind, attributes, version) or None,
+    }
+    if lr_scheduler is None:
+        arguments["learning_rate"] = attributes.get("lr")
     for field, name in attribute_names(kind, version).items():
         if name in attributes:
             value = attributes[name]
-            fields[field] = bool(value) if kind._described[field].kind is bool else value
+            arguments[field] = bool(value) if kind._described[field].kind is bool else value
     if kind is jaxmxopt.LARS and version == 2:
-        fields["momentum_correction"] = False
+        arguments["momentum_correction"] = False
     if kind is jaxmxopt.LBSGD:
         each = attributes.get("updates_per_epoch") or 1
-        fields["begin_epoch"] = int(attributes.get("init_updates") or 0) // int(each)
-    recorded = attributes.get("lr_scheduler")
-    if lr_scheduler is None and recorded is not None:
-        lr_scheduler = schedule_of(recorded)
-    if lr_scheduler is None:
-        fields["learning_rate"] = attributes.get("lr")
-    names = attributes.get("idx2name") or None
-    try:
-        return kind(
-            **fields,
-            lr_scheduler=lr_scheduler,
-            param_idx2name=names,
-            lr_mult=attributes.get("lr_mult") or None,
-            wd_mult=_wd_mult(kind, attributes, version) or None,
-        )
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise ValueError(f"{record.name} cannot be made again: {error}") from None
+        arguments["begin_epoch"] = int(attributes.get("init_updates") or 0) // int(each)
+    return arguments
 
 
 def _wd_mult(kind: type[OptimizerDef], attributes: dict[str, Any], version: int) -> Any:

@@ -97,7 +97,7 @@ def _taken_over(record: MXNetRecord, optimizer: Optimizer) -> Optimizer:
         )
     counts = counts_of(record)
     if schedule is not None:
-        made.lr = record.attributes.get("lr")
+        _set(made, "lr", record.attributes.get("lr"))
     made.idx2name = dict(record.attributes.get("idx2name") or {})
     made.lr_mult = dict(record.attributes.get("lr_mult") or {})
     made.wd_mult = dict(record.attributes.get("wd_mult") or {})
@@ -127,4 +127,11 @@ def _set_numbers(made: Optimizer, record: MXNetRecord, schedule: Any) -> None:
     for name, value in record.attributes.items():
         plain = value is None or isinstance(value, (bool, int, float, str))
         if plain and name != "lr_scheduler" and hasattr(made, name):
-            setattr(made, name, value)
+            _set(made, name, value)
+
+
+def _set(made: Optimizer, name: str, value: Any) -> None:
+    try:
+        setattr(made, name, value)
+    except TypeError as error:
+        raise ValueError(str(error)) from None

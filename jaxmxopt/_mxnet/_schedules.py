@@ -19,6 +19,13 @@ _ARGUMENTS = {
     "PolyScheduler": {"max_update": "max_update", "power": "pwr", "final_lr": "final_lr"},
     "CosineScheduler": {"max_update": "max_update", "final_lr": "final_lr"},
 }
+# How far it is.
+_PROGRESS = {
+    "FactorScheduler": ("count",),
+    "MultiFactorScheduler": ("cur_step_ind",),
+    "PolyScheduler": ("base_lr_orig",),
+    "CosineScheduler": ("base_lr_orig",),
+}
 _WARMUP = ("warmup_steps", "warmup_begin_lr", "warmup_mode")
 
 
@@ -35,7 +42,8 @@ def schedule_of(record: MXNetRecord) -> lr_scheduler.LRScheduler:
         )
     attributes = record.attributes
     names = {**_ARGUMENTS[record.name], **{name: name for name in _WARMUP}}
-    missing = [name for name in (*names, "base_lr", "warmup_final_lr") if name not in attributes]
+    needed = (*names, *_PROGRESS[record.name], "base_lr", "warmup_final_lr")
+    missing = [name for name in needed if name not in attributes]
     if missing:
         raise ValueError(f"{record.name} must have {missing[0]}.")
     arguments = {argument: attributes[name] for name, argument in names.items()}
@@ -50,7 +58,7 @@ def _first_rate(name: str, attributes: dict[str, Any]) -> float:
     """The rate that a schedule began with."""
     first, now = attributes["warmup_final_lr"], attributes["base_lr"]
     if name in ("PolyScheduler", "CosineScheduler"):
-        return attributes.get("base_lr_orig", first)
+        return attributes["base_lr_orig"]
     done = attributes["count"] // attributes["step"] if name == "FactorScheduler" else None
     drops = attributes["cur_step_ind"] if done is None else done
     factor, floor = attributes["factor"] ** drops, attributes.get("stop_factor_lr", 0.0)

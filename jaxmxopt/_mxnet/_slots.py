@@ -73,7 +73,7 @@ def slots_of(
         if full is None:
             return _unshaped(opt, index, kept)
         return _checked(opt, index, arrays, master, kept, full)
-    except _ShapeError as error:
+    except (_ShapeError, OverflowError) as error:
         raise ValueError(
             f"the state of {index!r:.100} must be one of {opt!r:.300}: {error}."
         ) from None

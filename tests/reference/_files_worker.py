@@ -262,7 +262,7 @@ def _trained_case(seed: str, training: Training, case: Any) -> dict[str, np.ndar
     array = mx.np.array if VERSION == "2.0.0b1" else mx.nd.array
     weights = [array(rng.standard_normal(shape).astype(dtype), dtype=dtype) for shape in shapes]
     grads = [(rng.standard_normal((2 * STEPS, *shape)) * 0.5).astype(dtype) for shape in shapes]
-    updater = mx.optimizer.get_updater(_optimizer(training, case, begin=case.begin))
+    updater = mx.optimizer.get_updater(optimizer_of(training, case, begin=case.begin))
     indices = list(range(len(shapes)))
 
     def train(steps: range) -> None:
@@ -282,7 +282,7 @@ def _trained_case(seed: str, training: Training, case: Any) -> dict[str, np.ndar
     }
     if not case.dump:
         # The counts are not in the file: they are given again.
-        updater = mx.optimizer.get_updater(_optimizer(training, case, begin=case.begin + STEPS))
+        updater = mx.optimizer.get_updater(optimizer_of(training, case, begin=case.begin + STEPS))
         updater.set_states(saved)
     train(range(STEPS, 2 * STEPS))
     for k in indices:
@@ -293,7 +293,7 @@ def _trained_case(seed: str, training: Training, case: Any) -> dict[str, np.ndar
     return recorded
 
 
-def _optimizer(training: Training, case: Any, begin: int) -> Any:
+def optimizer_of(training: Training, case: Any, begin: int) -> Any:
     kwargs = copy.deepcopy(training.kwargs(case)) | {"begin_num_update": begin}
     scheduler = kwargs.pop("lr_scheduler", None)
     if scheduler is not None:
