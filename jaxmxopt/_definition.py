@@ -308,9 +308,6 @@ class OptimizerDef(Definition):
         )
         return bare, key
 
-    def _masters(self, params: Any, state: State) -> list[Any]:
-        return state.master.unpack(jax.tree.leaves(params))
-
     def _prepared(self, index: Hashable) -> tuple[Any, Any]:
         """The compiled update of one weight and its numbers, remembered by index.
 

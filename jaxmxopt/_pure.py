@@ -176,10 +176,6 @@ class Definition(Config):
         """The same for gradients that `_rescaling` is in already."""
         return self._with(rescale_grad=1.0)
 
-    def _masters(self, params: Any, state: State) -> list[Any]:
-        """The masters in the state of a tree, None for weights without."""
-        raise NotImplementedError(f"{type(self).__name__} must define _masters.")
-
     def _with(self: Self, **fields: Any) -> Self:
         """A copy with fields that no check may see."""
         copy = object.__new__(type(self))

@@ -119,9 +119,6 @@ class Around(TreeDefinition):
     def _unscaled(self: Self) -> Self:
         return self._with(definition=self.definition._unscaled())
 
-    def _masters(self, params: Any, state: State) -> list[Any]:
-        return self.definition._masters(params, self._inner(state))
-
 
 def _common(field: str, values: list[Any]) -> Any:
     """What all weights of a tree have in common, told by each."""

@@ -12,6 +12,7 @@ from jaxmxopt._config import DecayRate, Static
 from jaxmxopt._numeric import compute_dtype
 from jaxmxopt._state import State
 from jaxmxopt._wrappers._around import Around, unpacked
+from jaxmxopt._wrappers._masters import full_weights
 
 __all__ = ["EMA", "EMASlots", "averaged"]
 
@@ -99,10 +100,11 @@ class EMA(Around):
             new = average + lax.convert_element_type(rate, average.dtype) * (value - average)
             return jnp.where(moved, new, average)
 
-        weights, tree = jax.tree.flatten(params)
-        masters = self.definition._masters(params, inner) if index is None else [inner.master]
-        full = [w if m is None else m for w, m in zip(weights, masters, strict=True)]
-        average = jax.tree.map(towards, state.slots.average, tree.unflatten(full))
+        if index is None:
+            full = full_weights(params, inner)
+        else:
+            full = params if inner.master is None else inner.master
+        average = jax.tree.map(towards, state.slots.average, full)
         mass = towards(state.slots.mass, jnp.ones((), jnp.float32))
         return params, self._outer(inner, average=average, mass=mass)
 

@@ -70,9 +70,8 @@ class GroupSlots:
     def __repr__(self) -> str:
         return f"GroupSlots({self.states!r})"
 
-    def unpacked(self, state: State, params: Any) -> Any:
-        """What `State.unpack` gives."""
-        del state
+    def parts(self, params: Any) -> list[tuple[Any, State]]:
+        """The weights of every group, as a tree like `params`, and their state."""
         weights, tree = jax.tree.flatten(params)
         if len(weights) != len(self.members):
             raise ValueError(
@@ -80,7 +79,13 @@ class GroupSlots:
                 f"params has {len(weights)}."
             )
         parts = _parted(tree, self.members, len(self.states), weights)
-        shown = [state.unpack(part) for state, part in zip(self.states, parts, strict=True)]
+        return list(zip(parts, self.states, strict=True))
+
+    def unpacked(self, state: State, params: Any) -> Any:
+        """What `State.unpack` gives."""
+        del state
+        shown = [part_state.unpack(part) for part, part_state in self.parts(params)]
+        tree = jax.tree.structure(params)
         is_state = lambda node: isinstance(node, State)  # noqa: E731
         return tree.unflatten(_merged(self.members, shown, is_leaf=is_state))
 
@@ -237,14 +242,6 @@ class Groups(TreeDefinition):
 
     def _unscaled(self: Self) -> Self:
         return self._map(lambda opt: opt._unscaled())
-
-    def _masters(self, params: Any, state: State) -> list[Any]:
-        members, parts = self._split(params)
-        found = [
-            iter(opt._masters(part, part_state))
-            for opt, part, part_state in zip(self._opts(), parts, state.slots.states, strict=True)
-        ]
-        return [next(found[number]) for number in members]
 
 
 def _parted(tree: Any, members: Sequence[int], count: int, leaves: Sequence[Any]) -> list[Any]:

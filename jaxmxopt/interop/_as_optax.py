@@ -1,0 +1,138 @@
+"""Definitions as optax gradient transformations."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+import jax
+import optax
+
+from jaxmxopt._compiled import path_name
+from jaxmxopt._pure import Definition
+from jaxmxopt._state import State
+from jaxmxopt._wrappers._masters import masters
+
+__all__ = ["apply_updates", "as_optax"]
+
+Params = TypeVar("Params")
+Factory = Callable[..., optax.GradientTransformationExtraArgs]
+
+
+@overload
+def as_optax(definition: Definition) -> optax.GradientTransformationExtraArgs: ...
+@overload
+def as_optax(definition: type[Definition]) -> Factory: ...
+def as_optax(definition: Any) -> Any:
+    """Makes an optax GradientTransformation of a definition.
+
+    Its `update` needs `params`, takes any extra arguments and returns what is to be added: the
+    new weights minus the old, in the dtypes of the weights. Everything of optax that works on
+    transformations works on it: `chain`, `masked`, `multi_transform`, `apply_if_finite`,
+    `MultiSteps`.
+
+    A difference loses what the new weight itself would not: added to the old weight it may miss
+    the new one by a unit of rounding. With masters nothing of this adds up, as the masters take
+    no part in it, and `apply_updates` of this module gives the exact weights. Without, the next
+    update starts from the rounded weight: keep to `definition.step` where the last bit counts.
+
+    Args:
+        definition: an optimizer such as `jaxmxopt.Adam()`. Or a class, `jaxmxopt.Adam`: then the
+            result is a function of its hyperparameters that makes the transformation, for
+            `optax.inject_hyperparams`. Those that are integers, such as `begin_num_update`, need
+            `static_args` there, and a schedule goes in as `learning_rate`.
+
+    Returns:
+        A `GradientTransformationExtraArgs` whose state is the definition's; or the function.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmxopt as mxopt, optax
+        >>> tx = optax.chain(optax.clip(1.0), as_optax(mxopt.SGD(learning_rate=0.5)))
+        >>> w = jnp.array([1.0, 2.0])
+        >>> updates, state = tx.update(jnp.array([4.0, 0.2]), tx.init(w), w)
+        >>> print(optax.apply_updates(w, updates))
+        [0.5 1.9]
+        >>> tx = optax.inject_hyperparams(as_optax(mxopt.Adam))(learning_rate=0.1)
+        >>> print(tx.init(w).hyperparams["learning_rate"])
+        0.1
+    """
+    if isinstance(definition, type) and issubclass(definition, Definition):
+        return _factory(definition)
+    if not isinstance(definition, Definition):
+        raise TypeError(
+            "as_optax: definition must be an optimizer such as jaxmxopt.Adam(), or a class of "
+            f"them, got {definition!r}."
+        )
+
+    def update(
+        updates: Any, state: State, params: Any = None, **extra_args: Any
+    ) -> tuple[Any, State]:
+        del extra_args
+        if params is None:
+            raise ValueError(
+                f"as_optax({type(definition).__name__}).update: params must be given, got None."
+            )
+        new, state = definition.step(params, updates, state)
+        return jax.tree.map(lambda new, old: new - old, new, params), state
+
+    return optax.GradientTransformationExtraArgs(definition.init, update)  # pyright: ignore[reportArgumentType]
+
+
+def _factory(kind: type[Definition]) -> Factory:
+    """A function of the hyperparameters of a class, with a signature that says them all.
+
+    optax takes every integer for a hyperparameter that may change, which begin_num_update may
+    not: such a default is None there, and left to the class.
+    """
+
+    @functools.wraps(kind, updated=())
+    def factory(*args: Any, **hyperparameters: Any) -> optax.GradientTransformationExtraArgs:
+        given = {
+            name: value
+            for name, value in hyperparameters.items()
+            if not (value is None and name in integers)
+        }
+        return as_optax(kind(*args, **given))
+
+    signature = inspect.signature(kind)
+    integers = {name for name, p in signature.parameters.items() if type(p.default) is int}
+    factory.__signature__ = signature.replace(  # pyright: ignore[reportAttributeAccessIssue]
+        parameters=[
+            p.replace(default=None) if name in integers else p
+            for name, p in signature.parameters.items()
+        ]
+    )
+    return factory
+
+
+def apply_updates(params: Params, updates: Any, state: Any) -> Params:
+    """`optax.apply_updates`, exact for weights that have a master.
+
+    Such a weight becomes its master, rounded: what `definition.step` would have returned. It
+    takes the last transformation of a chain to be `as_optax`: what others do to the updates after
+    it is not in the master.
+
+    Args:
+        params: the weights.
+        updates: from the `update` of a transformation.
+        state: that it returned, with one state of a definition in it.
+
+    Returns:
+        The new weights.
+
+    Raises:
+        ValueError: there is no state of a definition in the state, or more than one.
+    """
+    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, State))
+    found = [node for node in nodes if isinstance(node, State)]
+    if len(found) != 1:
+        raise ValueError(f"apply_updates: state must hold one state of as_optax, got {len(found)}.")
+    known = masters(params, found[0])
+    added = optax.apply_updates(params, updates)  # pyright: ignore[reportArgumentType]
+    return jax.tree_util.tree_map_with_path(
+        lambda path, weight: _rounded(known.get(path_name(path)), weight), added
+    )
+
+
+def _rounded(master: Any, weight: Any) -> Any:
+    return weight if master is None else master.astype(weight.dtype)
