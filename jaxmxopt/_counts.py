@@ -4,7 +4,7 @@ All in Python numbers, in double precision, looked up anew at every update, so w
 loop changes between two updates counts from the next one on.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from jaxmxopt._multipliers import Multipliers, find
@@ -104,7 +104,8 @@ class HostRates:
         for one in index if isinstance(index, (list, tuple)) else (index,):
             counts[one] = count = counts.get(one, self.begin_num_update) + 1
             if count > self.num_update:
-                self.num_update = count
+                # Past __setattr__, which looks for hyperparameters.
+                self.__dict__["num_update"] = count
 
     # Rates.
 
@@ -143,9 +144,11 @@ class HostRates:
         del args_lrscale
         raise DeprecationWarning(f"{type(self).__name__}.set_lr_scale: use set_lr_mult.")
 
-    def _get_lrs(self, indices: Iterable[Hashable]) -> list[float]:
+    def _get_lrs(self, indices: Sequence[Hashable]) -> list[float]:
         """The learning rates of some indices, multipliers in them."""
         lr = self.learning_rate
+        if not self.lr_mult and not self.param_dict:
+            return [lr] * len(indices)
         return [lr * self._factor("lr_mult", self.lr_mult, index) for index in indices]
 
     def _get_lr(self, index: Hashable) -> float:
@@ -153,6 +156,8 @@ class HostRates:
 
     def _get_wds(self, indices: Sequence[Hashable]) -> list[float]:
         """The decays of some indices, multipliers in them."""
+        if not self.wd_mult and not self.param_dict:
+            return [self.wd] * len(indices)
         return [self.wd * self._factor("wd_mult", self.wd_mult, index) for index in indices]
 
     def _get_wd(self, index: Hashable) -> float:

@@ -68,19 +68,18 @@ class Plan:
             self._latest = rates, numbers
         return run(numbers, *arrays)
 
-    def update_all(
-        self,
-        names: Sequence[str],
-        rates: Sequence[Any],
-        weights: Sequence[Any],
-        grads: Sequence[Any],
-        slots: Any,
-        masters: Any,
-        donate: bool,
-    ) -> Any:
-        """Updates many weights in one call; None as rates where the gradient is None."""
-        adapts = tuple(self._algorithm._adapts(name) for name in names)
-        run = _compiled.apply_all(self._rates_structure, self._structure, adapts, donate)
-        none = (0.0,) * self._width
-        table = np.asarray([none if row is None else row for row in rates], self._dtype)
-        return run(table, self._numbers, weights, slots, masters, grads)
+    def run_all(
+        self, indices: Sequence[Hashable], name: Callable[[Hashable], str], donate: bool
+    ) -> Callable[..., Any]:
+        """The compiled update of these weights together."""
+        key = tuple(indices), donate
+        run = self._runs.get(key)
+        if run is None:
+            adapts = tuple(self._algorithm._adapts(name(index)) for index in indices)
+            run = _compiled.apply_all(self._rates_structure, self._structure, adapts, donate)
+            self._runs[key] = run
+        return run
+
+    def table(self, distinct: Sequence[Any], which: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers of an update of many weights: a row of rates for each, and the rest."""
+        return np.asarray(distinct, self._dtype)[np.asarray(which)], self._numbers

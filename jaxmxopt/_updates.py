@@ -70,10 +70,11 @@ class Updates(Hyperparameters):
         """
         if isinstance(index, (list, tuple)):
             return self._update_list(index, weight, grad, state)
+        if isinstance(weight, Tracer):
+            raise self._traced(index)
         counts, largest = self._index_update_count, self.num_update
         before = self._counts_of((index,))
         try:
-            self._refuse_tracing(index, weight)
             rates = self._counted_rates(index)
             plan = self._planned(rates)
             return plan.update(index, self._name, rates, weight, grad, state)
@@ -146,11 +147,13 @@ class Updates(Hyperparameters):
         counts, largest = self._index_update_count, self.num_update
         before = self._counts_of(updated)
         try:
-            rates = self._counted_rates_of(updated)
-            plan = self._planned(rates[updated[0]])
-            names = [self._name(index) for index in indices]
-            rows = [rates.get(index) for index in indices]
-            return plan.update_all(names, rows, weights, grads, slots, masters, donate)
+            distinct, which = self._counted_rates_of(updated)
+            plan = self._planned(distinct[0])
+            if len(updated) < len(indices):
+                numbers = dict(zip(updated, which, strict=True))
+                which = [numbers.get(index, 0) for index in indices]
+            run = plan.run_all(indices, self._name, donate)
+            return run(*plan.table(distinct, which), weights, slots, masters, grads)
         except BaseException as error:
             self._rewind(counts, before, largest)
             if isinstance(error, (MismatchError, WrongKindError)):
@@ -188,13 +191,12 @@ class Updates(Hyperparameters):
 
     # What goes wrong.
 
-    def _refuse_tracing(self, index: Any, weight: Any) -> None:
-        if isinstance(weight, Tracer):
-            raise TypeError(
-                f"{type(self).__name__}.update({index!r}): weight must be an array, got a tracer. "
-                "The counts live on the host, where jax.jit would count once for all calls: use "
-                "`definition` there."
-            )
+    def _traced(self, index: Any) -> TypeError:
+        return TypeError(
+            f"{type(self).__name__}.update({index!r}): weight must be an array, got a tracer. "
+            "The counts live on the host, where jax.jit would count once for all calls: use "
+            "`definition` there."
+        )
 
     def _pair(self, index: Any, updated: Any) -> Any:
         """What an `update` of a subclass returned, if it is what it should be."""
@@ -228,22 +230,22 @@ class Updates(Hyperparameters):
             lr = self._get_lr(index)
         return algorithm._rates(lr, self._get_wd(index), self._count_of(index))
 
-    def _counted_rates_of(self, indices: Sequence[Hashable]) -> dict[Hashable, Any]:
-        """Counts one update of each of several weights and gives their rates."""
-        in_step = len({self._count_of(index) for index in indices}) == 1
+    def _counted_rates_of(self, indices: Sequence[Hashable]) -> tuple[list[Any], list[int]]:
+        """Counts one update of each of several weights.
+
+        Returns:
+            The distinct rates, and the number among them of those of each weight.
+        """
+        counts, begin = self._index_update_count, self.begin_num_update
+        in_step = len({counts.get(index, begin) for index in indices}) == 1
         together = in_step or type(self._algorithm).__name__ in _COUNTED_TOGETHER
         if self._algorithm._schedule_lag or not together:
-            return {index: self._counted_rates(index) for index in indices}
+            return [self._counted_rates(index) for index in indices], list(range(len(indices)))
         self._update_count(indices)
-        asked = zip(self._get_lrs(indices), self._get_wds(indices), strict=True)
-        known: dict[Any, Any] = {}
-        rates: dict[Hashable, Any] = {}
-        for index, (lr, wd) in zip(indices, asked, strict=True):
-            key = lr, wd, self._count_of(index)
-            if key not in known:
-                known[key] = self._algorithm._rates(*key)
-            rates[index] = known[key]
-        return rates
+        after = [counts.get(index, begin) for index in indices]
+        asked = list(zip(self._get_lrs(indices), self._get_wds(indices), after, strict=True))
+        numbers = {key: number for number, key in enumerate(dict.fromkeys(asked))}
+        return [self._algorithm._rates(*key) for key in numbers], [numbers[key] for key in asked]
 
     def _lagging_lr(self, index: Hashable) -> float:
         """The learning rate for the count before this update: the weight's own.
