@@ -1,0 +1,302 @@
+"""Wrong calls: refused at once, by a message that says what was given and expected, and where."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from samples import ALGORITHMS, assert_same, make, tree
+
+import jaxmxopt as mxopt
+
+ADAM = make(mxopt.Adam)
+WEIGHT = jnp.ones((2, 3))
+STATE = ADAM.create_state("w", WEIGHT)
+
+
+def says(text):
+    return re.escape(text)
+
+
+# One weight.
+
+WRONG_WEIGHTS = {
+    "int32": jnp.ones(2, jnp.int32),
+    "complex64": jnp.ones(2, jnp.complex64),
+    "bool": jnp.ones(2, bool),
+    "str": "text",
+    "list": [1.0, 2.0],
+    "NoneType": None,
+}
+
+
+@pytest.mark.parametrize("call", ["create_state", "create_state_multi_precision"])
+@pytest.mark.parametrize("kind", WRONG_WEIGHTS)
+def test_a_weight_that_is_no_floating_array(call, kind):
+    message = (
+        rf"Adam\.{call}\('w'\): weight must be (an array|of a real floating dtype), got {kind}\."
+    )
+    with pytest.raises(TypeError, match=message):
+        getattr(ADAM, call)("w", WRONG_WEIGHTS[kind])
+
+
+def test_a_matrix_is_needed():
+    with pytest.raises(ValueError, match=r"GroupAdaGrad\.create_state\('w'\): "):
+        mxopt.GroupAdaGrad().create_state("w", jnp.ones(3))
+    with pytest.raises(ValueError, match="GroupAdaGrad: wd must be"):
+        mxopt.GroupAdaGrad(wd=0.1)
+
+
+def slots(**changes):
+    return STATE._replace(slots=STATE.slots._replace(**changes))
+
+
+WRONG_UPDATES = {
+    "grad's shape": (
+        (WEIGHT, jnp.ones((3, 2)), STATE),
+        ValueError, "grad has shape (3, 2), weight has (2, 3).",
+    ),
+    "grad's dtype": (
+        (WEIGHT, jnp.ones((2, 3), int), STATE),
+        TypeError, "grad must be of a real floating dtype, got int32.",
+    ),
+    "complex grad": (
+        (WEIGHT, jnp.ones((2, 3), jnp.complex64), STATE),
+        TypeError, "grad must be of a real floating dtype, got complex64.",
+    ),
+    "no grad": ((WEIGHT, None, STATE), TypeError, "grad must be an array, got NoneType."),
+    "list": (([1.0], WEIGHT, STATE), TypeError, "weight must be an array, got list."),
+    "weight's dtype": (
+        (WEIGHT.astype(int), WEIGHT, STATE),
+        TypeError, "weight must be of a real floating dtype, got int32.",
+    ),
+    "rows of another shape": (
+        (WEIGHT, mxopt.RowSparse([0], jnp.ones((1, 2)), (2, 2)), STATE),
+        ValueError, "grad has shape (2, 2), weight has (2, 3).",
+    ),
+    "no state": ((WEIGHT, WEIGHT, None), TypeError, "state must be a State, got NoneType."),
+    "plain tuple": ((WEIGHT, WEIGHT, tuple(STATE)), TypeError, "state must be a State, got tuple."),
+    "another algorithm's": (
+        (WEIGHT, WEIGHT, make(mxopt.SGD).create_state(0, WEIGHT)),
+        TypeError, "state is of another algorithm: slots must be AdamSlots, got MomentumSlots.",
+    ),
+    "another weight's": (
+        (WEIGHT, WEIGHT, ADAM.create_state(0, jnp.ones(4))),
+        ValueError, "state.slots.mean has shape (4,), expected (2, 3) for a weight of shape (2, 3)",
+    ),
+    "a tree's": ((WEIGHT, WEIGHT, ADAM.init([WEIGHT])), TypeError, "state is of a tree of weights"),
+    "missing slot": (
+        (WEIGHT, WEIGHT, slots(var=None)),
+        TypeError, "state.slots.var must be an array, got NoneType.",
+    ),
+    "integer slot": (
+        (WEIGHT, WEIGHT, slots(var=WEIGHT.astype(int))),
+        TypeError, "state.slots.var has dtype int32, expected float32.",
+    ),
+    "no count": (
+        (WEIGHT, WEIGHT, STATE._replace(num_update=None)),
+        TypeError, "state.num_update must be an integer scalar, got NoneType.",
+    ),
+    "several counts": (
+        (WEIGHT, WEIGHT, STATE._replace(num_update=jnp.zeros(3, int))),
+        TypeError, "state.num_update must be an integer scalar, got shape (3,) and dtype int32.",
+    ),
+    "half master": (
+        (WEIGHT, WEIGHT, STATE._replace(master=WEIGHT.astype(jnp.float16))),
+        ValueError, "state.master has shape (2, 3) and dtype float16, expected (2, 3) and float32.",
+    ),
+    "another master": (
+        (WEIGHT, WEIGHT, STATE._replace(master=jnp.ones(5))),
+        ValueError, "state.master has shape (5,) and dtype float32, expected (2, 3) and float32.",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG_UPDATES)
+@pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jit"])
+def test_a_wrong_update(case, jitted):
+    arguments, error, message = WRONG_UPDATES[case]
+    update = jax.jit(ADAM.update, static_argnums=0) if jitted else ADAM.update
+    with pytest.raises(error, match=says(f"Adam.update('w'): {message}")) as raised:
+        update("w", *arguments)
+    assert type(raised.value) is error
+    assert raised.value.__cause__ is None
+    with pytest.raises(error, match=says(message)):
+        ADAM.update_multi_precision("w", *arguments)
+
+
+def test_an_index_must_be_hashable():
+    with pytest.raises(TypeError, match=says("Adam.update: index must be hashable, got [1].")):
+        ADAM.update([1], WEIGHT, WEIGHT, STATE)
+
+
+@pytest.mark.parametrize("index", [None, (1, "a"), frozenset({2}), -3, 2.5, b"x"], ids=repr)
+def test_an_index_may_be_anything_hashable(index):
+    state = ADAM.create_state(index, WEIGHT)
+    assert_same(ADAM.update(index, WEIGHT, WEIGHT, state), ADAM.update("w", WEIGHT, WEIGHT, STATE))
+
+
+def test_a_stacked_definition_must_be_mapped():
+    opt = mxopt.SGD(learning_rate=jnp.ones(3))
+    message = "SGD.update(0): learning_rate must be a scalar, got shape (3,); map over stacked"
+    with pytest.raises(ValueError, match=says(message)):
+        opt.update(0, WEIGHT, WEIGHT, opt.create_state(0, WEIGHT))
+    with pytest.raises(ValueError, match="learning_rate must be a scalar"):
+        opt.step([WEIGHT], [WEIGHT], opt.init([WEIGHT]))
+
+
+@pytest.mark.parametrize(
+    ("rate", "error"), [(None, TypeError), (jnp.ones(1), ValueError), (1j, ValueError)]
+)
+def test_a_schedule_must_give_a_number(rate, error):
+    opt = mxopt.SGD(lr_scheduler=lambda t: rate)
+    with pytest.raises(error, match=r"SGD\.update\(0\): lr_scheduler must give a"):
+        opt.update(0, WEIGHT, WEIGHT, opt.create_state(0, WEIGHT))
+
+
+def test_a_definition_without_a_rule_says_so():
+    mine = type("Mine", (mxopt.OptimizerDef,), {})()
+    with pytest.raises(NotImplementedError, match="Mine must define _rule"):
+        mine.update(0, WEIGHT, WEIGHT, mine.create_state(0, WEIGHT))
+
+
+# Whole trees.
+
+PARAMS = tree()
+
+
+def wrong_steps():
+    made = ADAM.init(PARAMS)
+    return {
+    "missing grad": (
+        {"grads": {key: PARAMS[key] for key in "ab"}},
+        ValueError, "Adam.step: grads must have the structure of params, got no gradient for 'c'.",
+    ),
+    "extra grad": (
+        {"grads": {**PARAMS, "z": WEIGHT}},
+        ValueError, "Adam.step: grads must have the structure of params, got a gradient for 'z'",
+    ),
+    "other nodes": (
+        {"grads": list(PARAMS.values())},
+        ValueError, "Adam.step: grads must have the structure of params, got",
+    ),
+    "grad's shape": (
+        {"grads": {**PARAMS, "b": WEIGHT}},
+        ValueError, "Adam.step('b'): grad has shape (2, 3), weight has (3, 2).",
+    ),
+    "grad's dtype": (
+        {"grads": {**PARAMS, "b": jnp.ones((3, 2), int)}},
+        TypeError, "Adam.step('b'): grad must be of a real floating dtype, got int32.",
+    ),
+    "text": (
+        {"grads": {**PARAMS, "c": "text"}},
+        TypeError, "Adam.step('c'): grad must be an array, got str.",
+    ),
+    "integer weight": (
+        {"params": {**PARAMS, "c": PARAMS["c"].astype(int)}},
+        TypeError, "Adam.step('c'): weight must be of a real floating dtype, got int32.",
+    ),
+    "no state": ({"state": None}, TypeError, "Adam.step: state must be a State, got NoneType."),
+    "state of a weight": (
+        {"state": STATE},
+        ValueError, "Adam.step: state is not of this tree of weights; make it with init(params).",
+    ),
+    "state of fewer": (
+        {"state": ADAM.init({"a": WEIGHT})},
+        ValueError, "Adam.step: state is not of this tree of weights; make it with init(params).",
+    ),
+    "no masters": (
+        {"state": made._replace(master=None)},
+        ValueError, "Adam.step: state is not of this tree of weights; make it with init(params).",
+    ),
+    "another algorithm's": (
+        {"state": make(mxopt.SGD).init(PARAMS)},
+        TypeError, "Adam.step('a'): state is of another algorithm: slots must be AdamSlots, got",
+    ),
+    "weights in other places": (
+        {"params": {**PARAMS, "b": PARAMS["c"], "c": PARAMS["b"]},
+         "grads": {**PARAMS, "b": PARAMS["c"], "c": PARAMS["b"]}},
+        ValueError, "Adam.step('b'): weight has shape (2, 4) and dtype float32, state was made for",
+    ),
+    "another dtype in a group": (
+        {"params": {**PARAMS, "b": PARAMS["b"].astype(jnp.bfloat16)}},
+        ValueError, "Adam.step('b'): weight has shape (3, 2) and dtype bfloat16, state was made",
+    ),
+    "where": (
+        {"where": jnp.ones(2, bool)},
+        ValueError, "Adam.step: where must be a scalar bool, got shape (2,) and dtype bool.",
+    ),
+    "where's dtype": (
+        {"where": jnp.float32(1)},
+        ValueError, "Adam.step: where must be a scalar bool, got shape () and dtype float32.",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", list(wrong_steps()))
+@pytest.mark.parametrize("donate", [False, True], ids=["kept", "donated"])
+def test_a_wrong_step_changes_nothing(case, donate):
+    changes, error, message = wrong_steps()[case]
+    state = ADAM.init(PARAMS)
+    given = {"params": PARAMS, "grads": PARAMS, "state": state, **changes}
+    with pytest.raises(error, match=says(message)) as raised:
+        ADAM.step(**given, donate=donate)
+    assert type(raised.value) is error
+    assert raised.value.__cause__ is None
+    assert_same(PARAMS, tree())
+    assert_same(state, ADAM.init(PARAMS))
+
+
+def test_a_leaf_of_another_kind_is_named_by_init():
+    params = {"dense": [WEIGHT, {"count": jnp.int32(3)}]}
+    with pytest.raises(TypeError, match=r"Adam\.\w+\('dense/1/count'\): weight must be of a real"):
+        ADAM.init(params)
+
+
+def test_pack_checks_each_state():
+    good = {key: ADAM.create_state(key, weight) for key, weight in PARAMS.items()}
+    other = make(mxopt.SGD).create_state("b", PARAMS["b"])
+    later = good["b"]._replace(num_update=jnp.int32(3))
+    for states, error, message in (
+        ({**good, "b": 3}, TypeError, "Adam.pack('b'): state must be a State, got int."),
+        ({**good, "b": STATE}, ValueError, "Adam.pack('b'): state.slots.mean has shape (2, 3)"),
+        ({**good, "b": other}, TypeError, "Adam.pack('b'): state is of another algorithm"),
+        ({**good, "b": later}, ValueError, "Adam.pack: all num_update must be equal, got [0, 3]."),
+        (list(good.values()), ValueError, "Adam.pack: states must be a tree like params"),
+    ):
+        with pytest.raises(error, match=says(message)):
+            ADAM.pack(PARAMS, states)
+
+
+def test_unpack_says_what_it_needs():
+    with pytest.raises(TypeError, match=says("State.unpack: this is the state of one weight")):
+        STATE.unpack(WEIGHT)
+    with pytest.raises(
+        ValueError, match=says("State.unpack: the state is of 3 weights, params has 1.")
+    ):
+        ADAM.init(PARAMS).unpack([WEIGHT])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([[0]], WEIGHT, (2, 3)), "indices must be a vector of integers"),
+        (([0.5], WEIGHT[:1], (2, 3)), "indices must be a vector of integers"),
+        (([0], WEIGHT, (2, 3)), "values must have shape (1, 3) for 1 indices"),
+        (([2], WEIGHT[:1], (2, 3)), "indices must be in [0, 2), got 2."),
+        (([-1], WEIGHT[:1], (2, 3)), "indices must be in [0, 2), got -1."),
+        (([], np.zeros(0, np.float32), ()), "values must have shape"),
+    ],
+)
+def test_rows_that_do_not_fit(arguments, message):
+    with pytest.raises(ValueError, match=says(f"RowSparse: {message}")):
+        mxopt.RowSparse(*arguments)
+
+
+def test_every_algorithm_refuses_the_states_of_the_others():
+    """Where the slots are of another kind; kinds may be shared, as by SGD and NAG."""
+    for opt in map(make, ALGORITHMS):
+        foreign = make(mxopt.Adam if type(opt) is not mxopt.Adam else mxopt.SGD)
+        with pytest.raises(TypeError, match=f"{type(opt).__name__}.update.*of another algorithm"):
+            opt.update("w", WEIGHT, WEIGHT, foreign.create_state("w", WEIGHT))

@@ -1,0 +1,191 @@
+"""The public names, their documentation, and which module may import which."""
+
+import ast
+import importlib
+import inspect
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import jaxmxopt
+
+PACKAGE = pathlib.Path(jaxmxopt.__file__).parent
+ALGORITHMS = [
+    "AdaBelief",
+    "AdaDelta",
+    "AdaGrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "DCASGD",
+    "FTML",
+    "Ftrl",
+    "GroupAdaGrad",
+    "LAMB",
+    "LANS",
+    "LARS",
+    "LBSGD",
+    "NAG",
+    "Nadam",
+    "RMSProp",
+    "SGD",
+    "SGLD",
+    "Signum",
+    "Test",
+    "ccSGD",
+]
+OTHERS = [
+    "Accumulate",
+    "ClipGlobalNorm",
+    "EMA",
+    "Groups",
+    "Optimizer",
+    "OptimizerDef",
+    "RowSparse",
+    "State",
+    "Trainer",
+    "Updater",
+    "averaged",
+    "create",
+    "get_updater",
+    "value_and_row_grad",
+]
+# Imported on demand, or as part of something else.
+MODULES = {"amp", "checkpoint", "interop", "lr_scheduler", "mxnet_files", "optimizer"}
+
+
+def public(module):
+    return {name for name in dir(module) if not name.startswith("_")}
+
+
+def test_names_at_the_top():
+    assert public(jaxmxopt) - MODULES == {*ALGORITHMS, *OTHERS}
+    assert jaxmxopt.__version__.count(".") == 2
+
+
+def test_modules():
+    files = {path.stem for path in PACKAGE.glob("[a-z]*.py")}
+    folders = {path.parent.name for path in PACKAGE.glob("[a-z]*/__init__.py")}
+    assert files | folders == MODULES
+
+
+def named():
+    """Every public class and function, and the modules, by full name."""
+    yield "jaxmxopt", jaxmxopt
+    for name in [*ALGORITHMS, *OTHERS]:
+        yield f"jaxmxopt.{name}", getattr(jaxmxopt, name)
+    for module_name in sorted(MODULES - {"interop"}):
+        module = importlib.import_module(f"jaxmxopt.{module_name}")
+        yield module.__name__, module
+        for name in getattr(module, "__all__", public(module)):
+            yield f"{module.__name__}.{name}", getattr(module, name)
+
+
+NAMED = dict(named())
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_every_public_name_is_documented(name):
+    value = NAMED[name]
+    assert inspect.getdoc(value)
+    if not inspect.isclass(value):
+        return
+    assert "__doc__" in vars(value)
+    for method, function in vars(value).items():
+        if not method.startswith("_") and inspect.isfunction(function):
+            assert inspect.getdoc(getattr(value, method)), f"{name}.{method}"
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_signatures_are_whole_and_by_keyword(name):
+    cls = getattr(jaxmxopt, name)
+    parameters = inspect.signature(cls).parameters
+    assert {"learning_rate", "lr_scheduler", "wd", "rescale_grad", "clip_gradient"} <= set(
+        parameters
+    )
+    assert {kind.kind for kind in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    assert not any(default.default is inspect.Parameter.empty for default in parameters.values())
+    assert cls.__module__.startswith("jaxmxopt._algorithms.")
+
+
+def test_importing_needs_jax_and_numpy_alone():
+    """And makes no array, so it starts no device."""
+    program = (
+        "import sys, jaxmxopt; from jax._src import xla_bridge; "
+        "assert not xla_bridge.backends_are_initialized(); "
+        "print(*{'optax', 'flax', 'orbax', 'torch', 'matplotlib', 'sklearn', 'tqdm', 'mxnet'}"
+        " & {name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ""
+
+
+# Arrows point one way.
+
+
+def imports(path):
+    """The modules of the package that a file imports when it is imported itself."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jaxmxopt"):
+            if node.module == "jaxmxopt":
+                found |= {f"jaxmxopt.{alias.name}" for alias in node.names}
+            else:
+                found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("jaxmxopt")}
+    return {name.removeprefix("jaxmxopt.") for name in found}
+
+
+GRAPH = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): imports(path)
+    for path in PACKAGE.rglob("*.py")
+}
+
+
+def reachable(name):
+    """All modules that a module leads to."""
+    seen, ahead = set(), [name]
+    while ahead:
+        for other in GRAPH.get(ahead.pop(), ()):
+            if other not in seen:
+                seen.add(other)
+                ahead.append(other)
+    return seen
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in GRAPH if n.startswith("_algorithms.") and not n.endswith("__init__")]
+)
+def test_algorithms_know_only_what_a_rule_needs(name):
+    allowed = {"_config", "_definition", "_engine", "_numeric"}
+    shared = {other for other in GRAPH if other.startswith("_algorithms._")}
+    # An alias of SGD knows it.
+    shared |= {"_algorithms.sgd"} if name == "_algorithms.ccsgd" else set()
+    assert GRAPH[name] <= allowed | shared
+
+
+def test_the_engine_knows_no_definition():
+    for name in ("_engine", "_layout", "_numeric", "_sparse", "_config", "_multipliers"):
+        assert not reachable(name) & {"_definition", "_pure", "_optimizer", "_updater", "_trainer"}
+
+
+def test_the_core_knows_no_stateful_layer_nor_files():
+    outer = {"optimizer", "_optimizer", "_updater", "_trainer", "checkpoint", "mxnet_files", "amp"}
+    for name in ("_definition", "_compiled", "_checks", "_pure", "lr_scheduler"):
+        assert not reachable(name) & outer
+
+
+def test_nothing_inside_imports_what_sits_outside():
+    for name in GRAPH:
+        if not name.startswith(("interop", "__main__")):
+            assert not any(other.startswith("interop") for other in GRAPH[name]), name
+
+
+def test_no_import_goes_round():
+    for name in GRAPH:
+        assert name not in reachable(name), name
