@@ -57,7 +57,8 @@ def check_numbers(opt: Any) -> None:
     """Hyperparameters must be scalars where an update uses them."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(opt)[0]:
         if jnp.shape(leaf) != ():
-            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            named = tuple(key for key in path if not isinstance(key, jax.tree_util.SequenceKey))
+            name = jax.tree_util.keystr(named, simple=True, separator=".") or "a multiplier"
             raise MismatchError(
                 f"{name} must be a scalar, got shape {jnp.shape(leaf)}; map over stacked "
                 "definitions with jax.vmap."
@@ -68,7 +69,7 @@ def check_rate(lr: Any) -> jax.Array:
     """What a schedule gave must be one real number."""
     try:
         lr = jnp.asarray(lr)
-    except TypeError:
+    except (TypeError, ValueError):
         raise WrongKindError(f"lr_scheduler must give a number, got {lr!r}.") from None
     if lr.shape != () or jnp.issubdtype(lr.dtype, jnp.complexfloating):
         raise MismatchError(

@@ -155,7 +155,7 @@ def _of_kind(owner: str, name: str, value: Any, kind: type) -> Any:
 def _number(owner: str, name: str, value: Any, field: _Field) -> Any:
     """Checks one number; Python and NumPy numbers become floats, arrays and tracers pass."""
     interval = field.interval
-    if field.kind is not None and value is not None:
+    if field.kind is not None:
         value = _of_kind(owner, name, value, field.kind)
         if field.choices and value not in field.choices:
             raise ValueError(
