@@ -23,6 +23,7 @@ from jaxmxopt._algorithms.sgld import SGLD as SGLD
 from jaxmxopt._algorithms.signum import Signum as Signum
 from jaxmxopt._algorithms.test import Test as Test
 from jaxmxopt._definition import OptimizerDef as OptimizerDef
+from jaxmxopt._embedding import value_and_row_grad as value_and_row_grad
 from jaxmxopt._optimizer import Optimizer as Optimizer
 from jaxmxopt._sparse import RowSparse as RowSparse
 from jaxmxopt._state import State as State

@@ -56,7 +56,7 @@ def loaded(call: str, data: Any, optimizer: Optimizer, states: Mapping[Any, Any]
 
 def adopted(current: Optimizer, made: Optimizer) -> Optimizer:
     """The optimizer to go on with: the one that programs hold, as far as the one from a file."""
-    if type(made) is not type(current):
+    if made is current or type(made) is not type(current):
         return made
     vars(current).clear()
     vars(current).update(vars(made))

@@ -139,7 +139,13 @@ def placed(state: Any, weight: Any) -> Any:
 
 
 def _decoded(index: Any) -> Any:
-    return index.decode() if isinstance(index, bytes) else index
+    if isinstance(index, bytes):
+        return index.decode()
+    try:
+        hash(index)
+    except TypeError:
+        raise TypeError(f"Updater: index must be hashable, got {index!r}.") from None
+    return index
 
 
 def device_id(weight: Any) -> int:

@@ -17,8 +17,6 @@ from reference._training import CASES, STEPS, TRAININGS, Case, Training
 
 import jaxmxopt
 from jaxmxopt import lr_scheduler
-from jaxmxopt._mxnet._restore import restored
-from jaxmxopt._mxnet._states import read_states
 from jaxmxopt._optimizer import Optimizer
 from jaxmxopt._updater import Updater
 from jaxmxopt.mxnet_files import load_params
@@ -89,8 +87,7 @@ class Middle:
         if not self.case.dump:
             made = optimizer_of(self.training, self.case, begin)
         updater = Updater(made)
-        updater.optimizer, updater.states = restored(read_states(self.states), made)
-        updater.states_synced = dict.fromkeys(updater.states, False)
+        updater.set_states(self.states)
         return updater
 
     def train(self, updater: Updater, weights: list[Any], steps: Iterable[int]) -> list[Any]:
