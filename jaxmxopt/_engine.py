@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
+from jax.sharding import AxisType, reshard
 
 from jaxmxopt._layout import stack, unstack
 from jaxmxopt._numeric import compute_dtype
@@ -117,9 +118,13 @@ def update_weight(
         grad, full = grad.astype(dtype), weight.astype(dtype)
         final = opt._adapt(rates, full, grad) if adapts else rates
         full = full if master is None else master
+        # Divided slots: each device computes its part alone.
+        part = next((s for s in jax.tree.leaves(slots) if s.shape == full.shape), full)
+        full, grad = _laid_out(full, part), _laid_out(grad, part)
         new, new_slots = rule(final, full, grad, in_precision(slots, dtype))
         new_slots = _stored(slots, new_slots, None)
-        return new.astype(weight.dtype), new_slots, None if master is None else new
+        rounded = _laid_out(new.astype(weight.dtype), weight)
+        return rounded, new_slots, None if master is None else _laid_out(new, master)
 
     if ok is None:
         return updated(weight, grad, slots, master)
@@ -127,11 +132,19 @@ def update_weight(
     return lax.cond(ok, updated, lambda w, g, s, m: (w, s, m), weight, grad, slots, master)
 
 
+def _laid_out(array: Any, like: Any) -> Any:
+    """Lays an array out as another, where the types say how: on meshes with explicit axes."""
+    wanted = jax.typeof(like).sharding
+    if AxisType.Explicit not in wanted.mesh.axis_types or jax.typeof(array).sharding == wanted:
+        return array
+    return reshard(array, wanted)
+
+
 def _stored(old: Any, new: Any, ok: Any) -> Any:
     """Rounds to the dtypes of the old values, which stay where `ok` is False."""
 
     def keep(old: Any, new: Any) -> Any:
-        new = new.astype(old.dtype) if _floating(old) else new
+        new = _laid_out(new.astype(old.dtype) if _floating(old) else new, old)
         return new if ok is None else jnp.where(ok, new, old)
 
     return jax.tree.map(keep, old, new)

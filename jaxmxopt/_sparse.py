@@ -149,7 +149,7 @@ class RowSparse:
     def norm(self) -> jax.Array:
         """The Euclidean norm of the array it stands for, in float32 or better."""
         values = self.unique().inside(self.shape[0])
-        values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+        values = values.astype(values.dtype if values.dtype.itemsize >= 4 else jnp.float32)
         return jnp.sqrt(jnp.sum(jnp.square(values)))
 
     # Other forms.

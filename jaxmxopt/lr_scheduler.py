@@ -7,6 +7,7 @@ are leaves, so they may be traced or stacked; counts of updates are static.
 """
 
 import bisect
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ __all__ = [
 ]
 
 _MODES = ("linear", "constant")
+# Up to so many drops of a rate are multiplied out, and one in so many results is kept.
+_COUNTED, _APART = 1_000_000, 256
 
 
 class LRScheduler(Config):
@@ -199,7 +202,7 @@ class FactorScheduler(LRScheduler):
         drops = max(0, (n - 1) // self.step)
         if drops == 0:
             return self.base_lr
-        return max(self.base_lr * self.factor**drops, self.stop_factor_lr)
+        return max(_dropped(self.base_lr, self.factor, drops), self.stop_factor_lr)
 
     def _decayed_array(self, n: jax.Array) -> jax.Array:
         drops = (jnp.maximum(n, 1) - 1) // _within(self.step, n)
@@ -258,7 +261,7 @@ class MultiFactorScheduler(LRScheduler):
         self.__dict__["step"] = steps
 
     def _decayed(self, n: int) -> Any:
-        return self.base_lr * self.factor ** bisect.bisect_left(self.step, n)
+        return _dropped(self.base_lr, self.factor, bisect.bisect_left(self.step, n))
 
     def _decayed_array(self, n: jax.Array) -> jax.Array:
         steps = jnp.asarray([_within(step, n) for step in self.step], n.dtype)
@@ -376,6 +379,29 @@ def _array(value: Scalar) -> jax.Array:
 def _within(count: int, n: jax.Array) -> int:
     """Brings a count of any size into the range of the array it meets; no answer changes."""
     return min(count, jnp.iinfo(n.dtype).max)
+
+
+def _dropped(base: Any, factor: Any, drops: int) -> Any:
+    """Multiplies by the factor once for every drop, as MXNet does: a power rounds otherwise."""
+    if drops > _COUNTED:
+        return base * factor**drops
+    marks = _marks(base, factor)
+    while len(marks) <= drops // _APART:
+        marks.append(_multiplied(marks[-1], factor, _APART))
+    return _multiplied(marks[drops // _APART], factor, drops % _APART)
+
+
+@functools.lru_cache(maxsize=64)
+def _marks(base: float, factor: float) -> list[float]:
+    """The rates after every `_APART` drops, as far as anybody has asked."""
+    del factor
+    return [base]
+
+
+def _multiplied(rate: float, factor: float, times: int) -> float:
+    for _ in range(times):
+        rate *= factor
+    return rate
 
 
 def _power(factor: Scalar, drops: jax.Array) -> jax.Array:

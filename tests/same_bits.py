@@ -38,10 +38,7 @@ def compare(trajectory: Trajectory) -> dict[str, Any]:
             for name, array in step.arrays(k).items():
                 wanted = expected[k][name][number]
                 actual = np.asarray(array)
-                if wanted.dtype != actual.dtype:
-                    # MXNet keeps these numbers in double precision on the host.
-                    wanted = wanted.astype(actual.dtype)
-                equal = equal and np.array_equal(actual, wanted)
+                equal = equal and actual.dtype == wanted.dtype and np.array_equal(actual, wanted)
                 off = max(off, _distance(actual, wanted))
     return {
         "id": case["id"],

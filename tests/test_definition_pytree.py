@@ -35,7 +35,11 @@ def test_every_number_is_a_leaf_and_nothing_else(cls):
     assert jax.tree.unflatten(structure, [leaf for _, leaf in paths]) == opt
 
 
-@pytest.mark.parametrize("leaf", [object(), None, "text", PartitionSpec("x")], ids=str)
+@pytest.mark.parametrize(
+    "leaf",
+    [object(), None, "text", PartitionSpec("x")],
+    ids=["object", "None", "text", "PartitionSpec"],
+)
 def test_leaves_may_be_placeholders(cls, leaf):
     mapped = jax.tree.map(lambda _: leaf, full(cls))
     assert type(mapped) is cls

@@ -125,7 +125,9 @@ def test_needs_the_weights():
         tx.update(tree(1), tx.init(tree(0)))
 
 
-@pytest.mark.parametrize("given", [None, "adam", int, optax.adam(1e-3)], ids=repr)
+@pytest.mark.parametrize(
+    "given", [None, "adam", int, optax.adam(1e-3)], ids=["None", "name", "type", "optax"]
+)
 def test_refuses_what_is_no_definition(given):
     with pytest.raises(TypeError, match=r"^as_optax: definition must be an optimizer such as"):
         as_optax(given)

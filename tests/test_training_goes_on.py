@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -17,10 +18,10 @@ from mxnet_training import FILES, RECORDED, STEPS, TRAININGS, Middle, case_named
 import jaxmxopt as mxopt
 from jaxmxopt import lr_scheduler
 from jaxmxopt._mxnet._restore import restored
-from jaxmxopt._mxnet._states import read_states
+from jaxmxopt._mxnet._states import StatesFile, read_states
 from jaxmxopt._optimizer import Optimizer
 from jaxmxopt._updater import Updater, get_updater
-from jaxmxopt.mxnet_files import load_states, save_states, to_definition, to_states
+from jaxmxopt.mxnet_files import MXNetRecord, load_states, save_states, to_definition, to_states
 
 IN_1 = [(name, case) for name, case in RECORDED if TRAININGS[name].mxnet == "1.9.1"]
 
@@ -185,6 +186,44 @@ def test_version_2_keeps_its_own_order() -> None:
     )
     assert optimizer.definition == mxopt.RMSProp(learning_rate=0.001, gamma1=0.9, gamma2=0.9)
     assert optimizer.num_update == 3
+
+
+def test_version_2_decays_what_its_names_do_not_say() -> None:
+    attributes = {"rescale_grad": 1.0, "num_update": 3, "lr": 0.1, "wd": 0.1, "momentum": 0.9}
+    attributes |= {"use_fused_step": True, "idx2name": {0: "fc_weight", 1: "fc_bias"}}
+    record = MXNetRecord("mxnet.optimizer.sgd", "SGD", attributes)
+    made, _ = restored(StatesFile({}, record, 2), Optimizer(mxopt.SGD()))
+    for opt in (made, Optimizer(made.definition)):
+        assert opt._get_wds([0, 1]) == [0.1, 0.1]
+    old = {name: value for name, value in attributes.items() if name != "use_fused_step"}
+    record = MXNetRecord("mxnet.optimizer.optimizer", "SGD", old | {"wd_mult": {"fc_bias": 0.0}})
+    made, _ = restored(StatesFile({}, record, 1), Optimizer(mxopt.SGD()))
+    assert made._get_wds([0, 1]) == [0.1, 0.0]
+
+
+def test_an_updater_takes_files_with_and_without_the_optimizer() -> None:
+    for case in ("plain", "bare"):
+        middle = Middle("adam", case)
+        updater = get_updater(optimizer_of(middle.training, middle.case, 7))
+        held, multipliers = updater.optimizer, {0: SimpleNamespace(lr_mult=1.0, wd_mult=1.0)}
+        held.param_dict = multipliers
+        updater.set_states(middle.states)
+        assert updater.optimizer is held
+        assert held.param_dict is multipliers
+        assert held.num_update == (STEPS if case == "plain" else 7)
+        assert updater.states.keys() == {0, 1, 2}
+
+
+def test_a_trainer_takes_a_file_of_gluon(tmp_path: Path) -> None:
+    path = FILES / "1.9.1" / "gluon_trainer.states"
+    found = load_states(path)
+    params = {f"p{k}": jnp.zeros(found.states[i][0].shape) for k, i in enumerate(found.states)}
+    trainer = mxopt.Trainer(params, "adam")
+    trainer.load_states(path)
+    assert trainer.optimizer.num_update == 1
+    for state, (mean, var) in zip(trainer.states.values(), found.states.values(), strict=True):
+        np.testing.assert_array_equal(state.mean, mean)
+        np.testing.assert_array_equal(state.var, var)
 
 
 def test_row_sparse_states_become_dense() -> None:

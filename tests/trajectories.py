@@ -109,10 +109,15 @@ class Trajectory:
             arrays[name] = self.array(f"state/{k}/{number}")
         for name in ("m_schedule", f"cum_grad/{k}", f"num_cums/{k}"):
             if self.has(f"optimizer/{name}"):
-                arrays[name.split("/")[0]] = self.array(f"optimizer/{name}")
+                arrays[name.split("/")[0]] = _narrow(self.array(f"optimizer/{name}"))
         if self.has("optimizer/last_lr") and "mom" in arrays:
-            arrays["last_lr"] = self.array("lr")[:, k]
+            arrays["last_lr"] = _narrow(self.array("lr")[:, k])
         return arrays
+
+
+def _narrow(array: np.ndarray) -> np.ndarray:
+    """What MXNet keeps on the host in 64 bits, as slots have it."""
+    return array.astype({"f": np.float32, "i": np.int32}[array.dtype.kind])
 
 
 def _leaves(layout: Any) -> list[str]:

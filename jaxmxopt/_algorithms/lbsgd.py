@@ -119,7 +119,7 @@ class LBSGD(OptimizerDef):
         if isinstance(count, int):
             done = min(count, span)
         else:
-            done = jnp.minimum(count, span).astype(self.rescale_grad.dtype)
+            done = jnp.minimum(count, span).astype(jnp.result_type(self.rescale_grad))
         if self.warmup_strategy == "linear":
             return 1.0 + rise * done / span
         if self.warmup_strategy == "power2":

@@ -64,31 +64,39 @@ def restored(file: StatesFile, optimizer: Optimizer) -> tuple[Optimizer, dict[An
 
     Args:
         file: what was read.
-        optimizer: of the Updater. It is not changed.
+        optimizer: of the Updater. It is not changed; where the file has none, a copy goes on.
 
     Raises:
         ValueError: the states are not of this algorithm, or the recorded optimizer is unknown.
     """
     record = file.optimizer
-    if record is not None:
-        optimizer = _taken_over(record, optimizer)
-    if optimizer._has_own_update():
-        return optimizer, owned(file.states)
-    return optimizer, _slots(file, optimizer.definition, {})
+    made = _copy(optimizer) if record is None else _taken_over(record, optimizer)
+    if made._has_own_update():
+        return made, owned(file.states)
+    return made, _slots(file, made.definition, {})
+
+
+def _copy(optimizer: Optimizer) -> Optimizer:
+    made = copy.copy(optimizer)
+    made.param_dict = optimizer.param_dict
+    return made
 
 
 def _taken_over(record: MXNetRecord, optimizer: Optimizer) -> Optimizer:
     """An optimizer that is as far as a recorded one was."""
     schedule = _schedule(record.attributes.get("lr_scheduler"), optimizer)
+    wd_mult = record.attributes.get("wd_mult")
     if algorithm_of(record) is not None:
         definition = definition_of(record, schedule)
+        wd_mult = definition.wd_mult
         if type(optimizer._algorithm) is type(definition):
-            made = copy.copy(optimizer)
+            made = _copy(optimizer)
             made._adopt(definition)
         else:
             made = Optimizer.create_optimizer(definition)
+            made.param_dict = optimizer.param_dict
     elif type(optimizer).__name__ == record.name:
-        made = copy.copy(optimizer)
+        made = _copy(optimizer)
         _set_numbers(made, record, schedule)
     else:
         raise ValueError(
@@ -100,9 +108,8 @@ def _taken_over(record: MXNetRecord, optimizer: Optimizer) -> Optimizer:
         _set(made, "lr", record.attributes.get("lr"))
     made.idx2name = dict(record.attributes.get("idx2name") or {})
     made.lr_mult = dict(record.attributes.get("lr_mult") or {})
-    made.wd_mult = dict(record.attributes.get("wd_mult") or {})
+    made.wd_mult = dict(wd_mult or {})
     made.sym_info = record.attributes.get("sym_info") or ()
-    made.param_dict = optimizer.param_dict
     made.num_update = counts.num_update
     made._all_index_update_counts = {
         device: dict(by_index) for device, by_index in counts.by_device.items()
