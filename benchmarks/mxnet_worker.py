@@ -63,12 +63,32 @@ def single(case):
     return run
 
 
+def lazy(case):
+    """Lazy Adam on some rows of a table, ascending and distinct as MXNet has them."""
+    rows, shape = case["rows"], tuple(case["shape"])
+    generator = np.random.RandomState(0)
+    indices = np.sort(generator.choice(shape[0], rows, replace=False))
+    values = generator.randn(rows, *shape[1:]).astype("float32")
+    grad = mx.nd.sparse.row_sparse_array((values, indices), shape=shape)
+    weight = mx.nd.zeros(shape)
+    updater = mx.optimizer.get_updater(mx.optimizer.create("adam", learning_rate=RATE))
+
+    def run():
+        updater(0, grad, weight)
+        mx.nd.waitall()
+
+    return run
+
+
+KINDS_OF_CASE = {"tree": tree, "trainer": trainer, "single": single, "lazy": lazy}
+
+
 def main():
     run = None
     for line in sys.stdin:
         if line.strip():
             case = json.loads(line)
-            run = {"tree": tree, "trainer": trainer, "single": single}[case["kind"]](case)
+            run = KINDS_OF_CASE[case["kind"]](case)
             run()
             print("ready", flush=True)
         else:

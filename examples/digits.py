@@ -136,10 +136,10 @@ def contenders(epochs: int) -> dict[str, mxopt.OptimizerDef]:
         "SGD": mxopt.SGD(momentum=0.9, lr_scheduler=cosine(0.1, epochs)),
         "NAG": mxopt.NAG(momentum=0.9, lr_scheduler=cosine(0.1, epochs)),
         "Signum": mxopt.Signum(lr_scheduler=cosine(0.002, epochs)),
-        "Adam": mxopt.Adam(lr_scheduler=cosine(0.003, epochs)),
-        "AdaBelief": mxopt.AdaBelief(lr_scheduler=cosine(0.003, epochs)),
+        "Adam": mxopt.Adam(lr_scheduler=cosine(0.01, epochs)),
+        "AdaBelief": mxopt.AdaBelief(lr_scheduler=cosine(0.01, epochs)),
         "LAMB": mxopt.LAMB(lr_scheduler=cosine(0.02, epochs)),
-        "RMSProp": mxopt.RMSProp(lr_scheduler=cosine(0.003, epochs)),
+        "RMSProp": mxopt.RMSProp(lr_scheduler=cosine(0.01, epochs)),
         "AdaGrad": mxopt.AdaGrad(lr_scheduler=cosine(0.03, epochs)),
     }
 

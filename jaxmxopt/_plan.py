@@ -64,7 +64,7 @@ class Plan:
         known, numbers = self._latest
         if known != rates:
             numbers = self._joined.copy()
-            numbers[: self._width] = rates
+            numbers[: self._width] = jax.tree.leaves(rates)
             self._latest = rates, numbers
         return run(numbers, *arrays)
 
@@ -82,4 +82,6 @@ class Plan:
 
     def table(self, distinct: Sequence[Any], which: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """The numbers of an update of many weights: a row of rates for each, and the rest."""
-        return np.asarray(distinct, self._dtype)[np.asarray(which)], self._numbers
+        # A rate may be None, to be filled in by `_adapt`.
+        rows = [jax.tree.leaves(rates) for rates in distinct]
+        return np.asarray(rows, self._dtype)[np.asarray(which)], self._numbers
