@@ -24,6 +24,7 @@ __all__ = [
     "check_packed",
     "check_where",
     "explained",
+    "not_an_array",
 ]
 
 
@@ -104,6 +105,17 @@ def check_array(what: str, array: Any, index: Hashable = None) -> None:
         raise WrongKindError(f"{what} must be an array, got {type(array).__name__}.", index)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise WrongKindError(f"{what} must be of a real floating dtype, got {array.dtype}.", index)
+
+
+def not_an_array(**trees: Any) -> WrongKindError | None:
+    """What is wrong with arguments that JAX could not take: the first leaf that is no array."""
+    for what, tree in trees.items():
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+            if not hasattr(leaf, "dtype") and not isinstance(leaf, (bool, int, float, complex)):
+                name = jax.tree_util.keystr(path, simple=True, separator="/")
+                message = f"{what} must be an array, got {type(leaf).__name__}."
+                return WrongKindError(message, name or None)
+    return None
 
 
 def check_arrays(

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from jaxmxopt._checks import MismatchError, WrongKindError, check_count, explained
+from jaxmxopt._checks import MismatchError, WrongKindError, check_count, explained, not_an_array
 from jaxmxopt._compiled import flatten_with_names
 from jaxmxopt._config import Config
 from jaxmxopt._state import State
@@ -69,6 +69,11 @@ class Definition(Config):
             return self._update(index, weight, grad, state)
         except (MismatchError, WrongKindError) as error:
             raise explained(f"{type(self).__name__}.update", error, index) from None
+        except TypeError:
+            wrong = not_an_array(weight=weight, grad=grad, state=state)
+            if wrong is None:
+                raise
+            raise explained(f"{type(self).__name__}.update", wrong, index) from None
 
     def update_multi_precision(
         self, index: Hashable, weight: Any, grad: Any, state: State
@@ -121,6 +126,11 @@ class Definition(Config):
             return self._step(params, grads, state, where, donate)
         except (MismatchError, WrongKindError) as error:
             raise explained(f"{type(self).__name__}.step", error) from None
+        except TypeError:
+            wrong = not_an_array(weight=params, grad=grads, state=state, where=where)
+            if wrong is None:
+                raise
+            raise explained(f"{type(self).__name__}.step", wrong) from None
 
     def pack(self, params: Any, states: Any) -> State:
         """Makes the state of a tree from states weight by weight: the inverse of `State.unpack`.
