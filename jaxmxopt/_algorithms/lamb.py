@@ -3,13 +3,12 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from jaxmxopt._algorithms._kernel_power import kernel_one_minus_power
 from jaxmxopt._algorithms._trust import bounded, trust_ratio
 from jaxmxopt._config import DecayRate, NonNegative, Static
 from jaxmxopt._definition import OptimizerDef
-from jaxmxopt._numeric import clip, divide, norm, zeros_like
+from jaxmxopt._numeric import clip, divide, norm, sqrt, zeros_like
 
 __all__ = ["LAMB"]
 
@@ -99,5 +98,5 @@ class LAMB(OptimizerDef):
         mean, var = m, v
         if self.bias_correction:
             mean, var = divide(m, rates.correction1), divide(v, rates.correction2)
-        u = mean / (jnp.sqrt(var) + self.epsilon) + rates.wd * weight
+        u = mean / (sqrt(var) + self.epsilon) + rates.wd * weight
         return weight - rates.lr * trust_ratio(rates.size, u) * u, LAMBSlots(m, v)
