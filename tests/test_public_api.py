@@ -53,7 +53,7 @@ OTHERS = [
     "value_and_row_grad",
 ]
 # Imported on demand, or as part of something else.
-MODULES = {"amp", "checkpoint", "interop", "lr_scheduler", "mxnet_files", "optimizer"}
+MODULES = {"amp", "checkpoint", "interop", "lr_scheduler", "mxnet_files", "optimizer", "sharding"}
 
 
 def public(module):
