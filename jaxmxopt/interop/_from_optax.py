@@ -12,6 +12,7 @@ from jaxmxopt._compiled import flatten_with_names
 from jaxmxopt._config import Node, NonNegative, Real, Static
 from jaxmxopt._definition import HALF
 from jaxmxopt._layout import Layout, Packed
+from jaxmxopt._pure import Definition
 from jaxmxopt._sparse import RowSparse
 from jaxmxopt._state import State
 from jaxmxopt._wrappers._masters import full_weights, masters
@@ -62,7 +63,8 @@ class FromOptax(TreeDefinition):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not callable(getattr(self.tx, "init", None)) or not callable(self.tx.update):
+        functions = (getattr(self.tx, name, None) for name in ("init", "update"))
+        if isinstance(self.tx, Definition) or not all(map(callable, functions)):
             raise TypeError(f"FromOptax: tx must be a GradientTransformation, got {self.tx!r}.")
         if self.lr_scheduler is not None and not callable(self.lr_scheduler):
             raise TypeError(f"FromOptax: lr_scheduler must be callable, got {self.lr_scheduler!r}.")
