@@ -1,5 +1,6 @@
 """Apache MXNet's optimizers, whole, on JAX."""
 
+from jaxmxopt import _tree_optimizer as _tree_optimizer
 from jaxmxopt._algorithms.adabelief import AdaBelief as AdaBelief
 from jaxmxopt._algorithms.adadelta import AdaDelta as AdaDelta
 from jaxmxopt._algorithms.adagrad import AdaGrad as AdaGrad

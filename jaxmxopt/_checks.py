@@ -76,7 +76,7 @@ def check_rate(lr: Any) -> jax.Array:
         raise MismatchError(
             f"lr_scheduler must give a real scalar, got shape {lr.shape} and dtype {lr.dtype}."
         )
-    return lr
+    return lr if jnp.issubdtype(lr.dtype, jnp.floating) else lr.astype(float)
 
 
 def check_count(num_update: Any) -> None:

@@ -5,7 +5,7 @@ loop changes between two updates counts from the next one on.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from jaxmxopt._multipliers import Multipliers, find
 
@@ -41,9 +41,6 @@ class HostRates:
     _all_index_update_counts: dict[Any, dict[Any, int]]
     _index_update_count: dict[Any, int]
 
-    # Endings of the names that decay by default where `idx2name` gives names.
-    _decaying: ClassVar[tuple[str, ...]] = ("_weight", "_gamma")
-
     # Multipliers.
 
     def set_lr_mult(self, args_lr_mult: Mapping[Any, float]) -> None:
@@ -72,6 +69,11 @@ class HostRates:
             if not name.endswith(self._decaying) and find(given, index, name) is None
         }
         self.wd_mult = {**without, **self._of_symbol("__wd_mult__"), **given}
+
+    @property
+    def _decaying(self) -> tuple[str, ...]:
+        """Endings of the names that decay by default where `idx2name` gives names."""
+        raise NotImplementedError
 
     def _of_symbol(self, attribute: str) -> dict[str, float]:
         """What a symbol says of its arguments."""

@@ -72,6 +72,10 @@ class Hyperparameters(HostRates):
         write.update((name, getattr(definition, field)) for name, field in _COMMON.items())
 
     @property
+    def _decaying(self) -> tuple[str, ...]:
+        return self._algorithm._decaying
+
+    @property
     def definition(self) -> OptimizerDef:
         """The immutable definition that does the same, as things stand now.
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeVar
 from jaxmxopt._config import nearest
 from jaxmxopt._definition import OptimizerDef, Unasked
 from jaxmxopt._hyperparameters import Undefined
+from jaxmxopt._pure import Definition
 from jaxmxopt._updates import Updates
 
 __all__ = ["Optimizer"]
@@ -30,6 +31,10 @@ class _Default(int):
 
 
 _ONE, _NO_DECAY, _NO_UPDATES, _FALSE = Unasked(1.0), Unasked(0.0), _Default(0), _Default(False)
+
+
+def _is_tree(definition: Any) -> bool:
+    return isinstance(definition, Definition) and not isinstance(definition, OptimizerDef)
 
 
 class Optimizer(Updates):
@@ -66,6 +71,8 @@ class Optimizer(Updates):
 
     aggregate_num: int
     opt_registry: ClassVar[dict[str, type[Any]]] = {}
+    # The class for definitions that are no algorithm, which knows this one and sets it here.
+    _of_trees: ClassVar[type[Any]]
 
     def __init__(
         self,
@@ -82,12 +89,6 @@ class Optimizer(Updates):
         multi_precision: bool = _FALSE,
         param_dict: Mapping[Any, Any] | None = None,
     ) -> None:
-        if definition is None:
-            definition = Undefined()
-        elif not isinstance(definition, OptimizerDef):
-            raise TypeError(
-                f"{type(self).__name__}: definition must be an OptimizerDef, got {definition!r}."
-            )
         asked: dict[str, tuple[Any, Any]] = {
             "rescale_grad": (rescale_grad, _ONE),
             "param_idx2name": (param_idx2name, None),
@@ -99,6 +100,18 @@ class Optimizer(Updates):
             "multi_precision": (multi_precision, _FALSE),
         }
         given = {name: value for name, (value, default) in asked.items() if value is not default}
+        if type(self) is Optimizer and _is_tree(definition):
+            # What stands for a whole tree keeps its states otherwise.
+            self.__class__ = self._of_trees
+            initialize: Any = self.__init__
+            initialize(definition, sym=sym, param_dict=param_dict, **given)
+            return
+        if definition is None:
+            definition = Undefined()
+        elif not isinstance(definition, OptimizerDef):
+            raise TypeError(
+                f"{type(self).__name__}: definition must be an OptimizerDef, got {definition!r}."
+            )
         algorithm = definition.replace(**given) if given else definition
         self._adopt(algorithm)
         if self.lr_scheduler is not None and learning_rate is not None:
@@ -162,6 +175,8 @@ class Optimizer(Updates):
                     f"with {name!r}."
                 )
             return name
+        if _is_tree(name):
+            return Optimizer(name, **kwargs)  # pyright: ignore[reportArgumentType]
         if isinstance(name, OptimizerDef):
             own = {key: value for key, value in kwargs.items() if key in name._described}
             rest = {key: value for key, value in kwargs.items() if key not in own}

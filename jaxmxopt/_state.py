@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmxopt._layout import Packed
 
@@ -42,10 +43,13 @@ class State(NamedTuple):
         slots = self.slots.unpack(weights)
         masters = self.master.unpack(weights)
         # A count of its own for each, so that all can be donated.
-        states = [
-            State(jnp.array(self.num_update), *both) for both in zip(slots, masters, strict=True)
-        ]
+        states = [State(own(self.num_update), *both) for both in zip(slots, masters, strict=True)]
         return jax.tree.unflatten(structure, states)
+
+
+def own(scalar: Any) -> Any:
+    """A copy of an array; what stands for one, such as its sharding, as it is."""
+    return jnp.array(scalar) if isinstance(scalar, (jax.Array, np.ndarray)) else scalar
 
 
 class MasterState(NamedTuple):

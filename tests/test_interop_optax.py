@@ -237,6 +237,8 @@ def test_skips_updates_that_are_not_finite(cls):
     assert int(state.inner_state.num_update) == 1
 
 
+# MultiSteps itself divides a float by an int.
+@jax.numpy_dtype_promotion("standard")
 def test_accumulates_over_several_steps(cls):
     opt, params = make(cls), tree(0)
     tx = optax.MultiSteps(as_optax(opt), every_k_schedule=2)

@@ -5,7 +5,6 @@ from collections.abc import Hashable
 from typing import Any, ClassVar, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -13,6 +12,7 @@ from jaxmxopt._checks import MismatchError, WrongKindError
 from jaxmxopt._config import Node
 from jaxmxopt._pure import Definition, flatten_states
 from jaxmxopt._state import State
+from jaxmxopt._state import own as copied
 from jaxmxopt._wrappers._tree import TreeDefinition
 
 __all__ = ["Around", "unpacked"]
@@ -138,7 +138,7 @@ def unpacked(state: State, params: Any) -> Any:
 
     def of_weight(state: State, *values: Any) -> State:
         # Scalars of its own for each, so that all can be donated.
-        mine = {name: jnp.array(value) for name, value in own.items()}
+        mine = {name: copied(value) for name, value in own.items()}
         mine |= dict(zip(trees, values, strict=True))
         return state._replace(slots=type(slots)(inner=state.slots, **mine))
 

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
@@ -64,6 +65,9 @@ def as_optax(definition: Any) -> Any:
             f"them, got {definition!r}."
         )
 
+    def init(params: Any) -> State:
+        return definition.init(_arrays(params))
+
     def update(
         updates: Any, state: State, params: Any = None, **extra_args: Any
     ) -> tuple[Any, State]:
@@ -75,7 +79,16 @@ def as_optax(definition: Any) -> Any:
         new, state = definition.step(params, updates, state)
         return jax.tree.map(lambda new, old: new - old, new, params), state
 
-    return optax.GradientTransformationExtraArgs(definition.init, update)  # pyright: ignore[reportArgumentType]
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def _arrays(params: Any) -> Any:
+    """The arrays of flax variables: `nnx.Optimizer` gives variables first, and later arrays.
+
+    Where flax is not imported there are none.
+    """
+    as_pure = getattr(sys.modules.get("flax.nnx"), "as_pure", None)
+    return params if as_pure is None else as_pure(params)
 
 
 def _factory(kind: type[Definition]) -> Factory:

@@ -2,7 +2,7 @@
 
     python tests/reference/live.py [--seed N]
 
-The replays are those of the tests, on other trajectories.
+The replays are those of the tests, on other trajectories. Then one program runs on both libraries.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         record(seed=seed, out=Path(folder))
         print(f"seed {seed}: recorded, now replaying")
-        replays = sorted(TESTS.glob("test_reference*.py"))
+        replays = [*sorted(TESTS.glob("test_reference*.py")), TESTS / "test_updater.py"]
         environment = os.environ | {"JAXMXOPT_TRAJECTORIES": folder}
         command = [sys.executable, "-m", "pytest", "-q", "-n", "2", *map(str, replays)]
-        return subprocess.run(command, env=environment, cwd=TESTS.parent).returncode
+        failed = subprocess.run(command, env=environment, cwd=TESTS.parent).returncode
+    programs = [sys.executable, Path(__file__).with_name("live_programs.py")]
+    return failed or subprocess.run(programs).returncode
 
 
 if __name__ == "__main__":

@@ -1,0 +1,217 @@
+"""The stateful optimizer around a wrapper, or around what comes from optax."""
+
+import functools
+import sys
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.core import Tracer
+
+from jaxmxopt import _compiled
+from jaxmxopt._checks import MismatchError, WrongKindError, explained
+from jaxmxopt._compiled import flattened
+from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._hyperparameters import Undefined
+from jaxmxopt._multipliers import Multipliers
+from jaxmxopt._optimizer import Optimizer
+from jaxmxopt._pure import Definition
+from jaxmxopt._wrappers._accumulate import Accumulate
+from jaxmxopt._wrappers._around import Around
+from jaxmxopt._wrappers._groups import GroupMap, Groups
+
+__all__ = ["TreeOptimizer"]
+
+_FIELDS = {"lr": "learning_rate"}
+
+
+class TreeOptimizer(Optimizer):
+    """An `Optimizer` around a definition that is no algorithm: `Optimizer(EMA(Adam()))` makes one.
+
+    States are those of the definition and count for themselves. Hyperparameters read as those of
+    the first algorithm inside and are written to all. A list of weights is updated as one tree
+    where all of them have been updated equally often, else part by part.
+    """
+
+    _algorithm: Any = Undefined()
+
+    def __init__(  # pyright: ignore[reportInconsistentConstructor]
+        self,
+        definition: Definition,
+        /,
+        sym: Any = None,
+        param_dict: Mapping[Any, Any] | None = None,
+        **hyperparameters: Any,
+    ) -> None:
+        write = self.__dict__
+        write["_wrapped"] = definition.replace(**hyperparameters) if hyperparameters else definition
+        write["_all_index_update_counts"] = {0: {}}
+        self._set_current_context(0)
+        write["idx2name"] = dict(getattr(self, "param_idx2name", None) or {})
+        write["sym_info"] = () if sym is None else (sym.attr_dict(), sym.list_arguments())
+        write["param_dict"] = param_dict or {}
+        write["aggregate_num"] = sys.maxsize
+        if sym is not None:
+            self.set_lr_mult(self.lr_mult or {})
+            self.set_wd_mult(self.wd_mult or {})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        field = _FIELDS.get(name, name)
+        wrapped = self.__dict__.get("_wrapped")
+        if name == "num_update":
+            return
+        if wrapped is None or not any(hasattr(one, field) for one in _leaves(wrapped)):
+            object.__setattr__(self, name, value)
+        elif getattr(self, name) is not value:
+            self.__dict__["_wrapped"] = wrapped.replace(**{field: value})
+
+    def __getattr__(self, name: str) -> Any:
+        wrapped = self.__dict__.get("_wrapped")
+        field = _FIELDS.get(name, name)
+        for one in () if wrapped is None or name.startswith("__") else _leaves(wrapped):
+            if hasattr(one, field):
+                return getattr(one, field)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def definition(self) -> Any:
+        """The immutable definition that does the same, as things stand now."""
+        if not self.param_dict:
+            return self._wrapped
+        tables: dict[str, dict[Any, Any]] = {}
+        for which in ("lr_mult", "wd_mult"):
+            tables[which] = dict(getattr(self, which, None) or {})
+            tables[which] |= {i: getattr(p, which) for i, p in self.param_dict.items()}
+        return self._wrapped.replace(**tables)
+
+    @property
+    def num_update(self) -> int:
+        """The largest number of updates of any weight; calls that accumulate are none."""
+        counts = (n for table in self._all_index_update_counts.values() for n in table.values())
+        begin = getattr(self, "begin_num_update", 0)
+        return begin + max(counts, default=0) // _every(self._wrapped)
+
+    def _update_count(self, index: Any) -> None:
+        for one in index if isinstance(index, (list, tuple)) else (index,):
+            self._index_update_count[one] = self._index_update_count.get(one, 0) + 1
+
+    # States.
+
+    def create_state(self, index: Hashable, weight: Any) -> Any:
+        """Makes the state of one weight: a `State` of the definition."""
+        return self.definition.create_state(index, weight)
+
+    def create_state_multi_precision(self, index: Hashable, weight: Any) -> Any:
+        """Makes the state of one weight, with a master where `multi_precision` wants one."""
+        return self.definition.create_state_multi_precision(index, weight)
+
+    # Updates.
+
+    def update(self, index: Any, weight: Any, grad: Any, state: Any) -> tuple[Any, Any]:
+        """Updates one weight, or all of a list; arguments are as of `Optimizer.update`."""
+        if isinstance(index, (list, tuple)):
+            return self._update_each(index, weight, grad, state)
+        if isinstance(weight, Tracer):
+            raise self._traced(index)
+        updated = self.definition.update(index, weight, grad, state)
+        self._update_count(index)
+        return updated
+
+    def update_multi_precision(
+        self, index: Any, weight: Any, grad: Any, state: Any
+    ) -> tuple[Any, Any]:
+        """Updates like `update`, which follows the state it is given."""
+        return self.update(index, weight, grad, state)
+
+    def _update_each(
+        self, indices: Sequence[Any], weights: Sequence[Any], grads: Sequence[Any], states: Any
+    ) -> tuple[list[Any], list[Any]]:
+        parts: dict[int, list[int]] = {}
+        for number, index in enumerate(indices):
+            parts.setdefault(self._index_update_count.get(index, 0), []).append(number)
+        new, new_states = list(weights), list(states)
+        for part in parts.values():
+            arguments = [[given[n] for n in part] for given in (indices, weights, grads, states)]
+            for n, weight, state in zip(part, *self._update_part(*arguments), strict=True):
+                new[n], new_states[n] = weight, state
+        self._update_count(list(indices))
+        return new, new_states
+
+    def _update_part(
+        self, indices: list[Any], weights: list[Any], grads: list[Any], states: list[Any]
+    ) -> tuple[list[Any], list[Any]]:
+        definition, names = self.definition, tuple(map(str, indices))
+        if len(set(names)) < len(names) or not _separable(definition):
+            each = zip(indices, weights, grads, states, strict=True)
+            updated = [definition.update(*arguments) for arguments in each]
+            return [weight for weight, _ in updated], [state for _, state in updated]
+        structure, numbers = flattened(_by_name(definition)._reduced())
+        try:
+            return _together(structure, names)(numbers, weights, grads, states)
+        except (MismatchError, WrongKindError) as error:
+            raise explained(f"{type(definition).__name__}.update", error) from None
+
+    def __repr__(self) -> str:
+        return f"Optimizer({self._wrapped!r}, num_update={self.num_update})"
+
+
+Optimizer._of_trees = TreeOptimizer
+
+
+@functools.lru_cache(maxsize=256)
+def _together(structure: Any, names: tuple[str, ...]) -> Callable[..., Any]:
+    """The jitted update of weights of these names, with a state each, as one tree."""
+
+    def run(numbers: Any, weights: Any, grads: Any, states: Any) -> Any:
+        opt = _compiled.definition(structure, numbers)
+        params, grads = dict(zip(names, weights, strict=True)), dict(zip(names, grads, strict=True))
+        state = opt._pack(params, dict(zip(names, states, strict=True)))
+        params, state = opt._step(params, grads, state, None, False)
+        shown = state.unpack(params)
+        return [params[name] for name in names], [shown[name] for name in names]
+
+    return jax.jit(run)
+
+
+def _leaves(definition: Any) -> Iterator[Any]:
+    """The definitions inside that hold no others."""
+    if isinstance(definition, Around):
+        yield from _leaves(definition.definition)
+    elif isinstance(definition, Groups):
+        for part in definition.groups.values():
+            yield from _leaves(part)
+    else:
+        yield definition
+
+
+def _separable(definition: Any) -> bool:
+    """Whether the state of a tree can be made from those of its weights."""
+    return all(isinstance(one, OptimizerDef) for one in _leaves(definition))
+
+
+def _every(definition: Any) -> int:
+    """How many calls an update takes; of several groups the fewest."""
+    if isinstance(definition, Groups):
+        return min(_every(part) for part in definition.groups.values())
+    if isinstance(definition, Around):
+        own = definition.every if isinstance(definition, Accumulate) else 1
+        return own * _every(definition.definition)
+    return 1
+
+
+def _by_name(definition: Any) -> Any:
+    """The same for a tree whose paths are the indices as strings."""
+    if isinstance(definition, Around):
+        return definition._with(definition=_by_name(definition.definition))
+    if isinstance(definition, Groups):
+        pairs = ((str(key), _by_name(opt)) for key, opt in definition.groups.items())
+        return definition._with(groups=GroupMap(pairs))
+    tables: dict[str, Any] = {}
+    for field in ("lr_mult", "wd_mult"):
+        given = getattr(definition, field)
+        if given is not None:
+            tables[field] = Multipliers((str(key), value) for key, value in given.items())
+    if definition.param_idx2name is not None:
+        named = definition.param_idx2name.items()
+        tables["param_idx2name"] = type(definition.param_idx2name)((str(k), v) for k, v in named)
+    return definition._with(**tables)

@@ -1,0 +1,394 @@
+"""The stateful optimizers: MXNet's constructor, registry, attributes, multipliers and errors."""
+
+import copy
+import inspect
+import multiprocessing
+import pickle
+import warnings
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from samples import assert_near, assert_same, make
+
+import jaxmxopt as mxopt
+from jaxmxopt import lr_scheduler
+from jaxmxopt import optimizer as mxo
+
+ONES = np.ones(3, np.float32)
+
+# Own arguments in order with their defaults: inspect.signature of MXNet 1.9.1, and of 2.0.0b1
+# for the last three, which have `use_fused_step` and `aggregate_num` besides.
+SIGNATURES: dict[str, dict[str, Any]] = {
+    "SGD": {"momentum": 0.0, "lazy_update": True},
+    "NAG": {"momentum": 0.0},
+    "Signum": {"learning_rate": 0.01, "momentum": 0.9, "wd_lh": 0.0},
+    "FTML": {"beta1": 0.6, "beta2": 0.999, "epsilon": 1e-8},
+    "LARS": {
+        "momentum": 0.0,
+        "lazy_update": True,
+        "eta": 0.001,
+        "eps": 0,
+        "momentum_correction": True,
+    },
+    "LBSGD": {
+        "momentum": 0.0,
+        "multi_precision": False,
+        "warmup_strategy": "linear",
+        "warmup_epochs": 5,
+        "batch_scale": 1,
+        "updates_per_epoch": 32,
+        "begin_epoch": 0,
+        "num_epochs": 60,
+    },
+    "LAMB": {
+        "learning_rate": 0.001,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-6,
+        "lower_bound": None,
+        "upper_bound": None,
+        "bias_correction": True,
+    },
+    "DCASGD": {"momentum": 0.0, "lamda": 0.04},
+    "SGLD": {},
+    "Adam": {
+        "learning_rate": 0.001,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-8,
+        "lazy_update": True,
+    },
+    "AdaGrad": {"eps": 1e-7},
+    "GroupAdaGrad": {"eps": 1e-5},
+    "RMSProp": {
+        "learning_rate": 0.001,
+        "gamma1": 0.9,
+        "gamma2": 0.9,
+        "epsilon": 1e-8,
+        "centered": False,
+        "clip_weights": None,
+    },
+    "AdaDelta": {"rho": 0.90, "epsilon": 1e-5},
+    "Ftrl": {"lamda1": 0.01, "learning_rate": 0.1, "beta": 1},
+    "Adamax": {"learning_rate": 0.002, "beta1": 0.9, "beta2": 0.999},
+    "Nadam": {
+        "learning_rate": 0.001,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-8,
+        "schedule_decay": 0.004,
+    },
+    "Test": {},
+    "AdamW": {
+        "learning_rate": 0.001,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-6,
+        "correct_bias": True,
+    },
+    "AdaBelief": {
+        "learning_rate": 0.001,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-6,
+        "correct_bias": True,
+    },
+    "LANS": {
+        "learning_rate": 0.001,
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-6,
+        "lower_bound": None,
+        "upper_bound": None,
+    },
+}
+BASE = {
+    "rescale_grad": 1.0,
+    "param_idx2name": None,
+    "wd": 0.0,
+    "clip_gradient": None,
+    "learning_rate": None,
+    "lr_scheduler": None,
+    "sym": None,
+    "begin_num_update": 0,
+    "multi_precision": False,
+    "param_dict": None,
+}
+# What mxnet.optimizer of 1.9.1 exports for users, `contrib` among it.
+NAMES = {
+    *("AdaDelta", "AdaGrad", "Adam", "Adamax", "DCASGD", "FTML", "Ftrl", "LARS", "LBSGD", "NAG"),
+    *("Nadam", "Optimizer", "RMSProp", "SGD", "SGLD", "Signum", "LAMB", "Test", "Updater"),
+    *("ccSGD", "create", "get_updater", "register", "contrib"),
+}
+
+
+@pytest.fixture
+def registry() -> Any:
+    """The registry, as it was afterwards."""
+    before = dict(mxopt.Optimizer.opt_registry)
+    yield mxopt.Optimizer.opt_registry
+    mxopt.Optimizer.opt_registry.clear()
+    mxopt.Optimizer.opt_registry.update(before)
+
+
+# Names and signatures.
+
+
+def test_has_every_name_of_mxnet() -> None:
+    assert NAMES | {"AdamW", "AdaBelief", "LANS"} <= set(mxo.__all__) <= set(dir(mxo))
+    assert mxo.contrib.GroupAdaGrad is mxo.GroupAdaGrad
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signatures_are_those_of_mxnet(name: str) -> None:
+    parameters = inspect.signature(getattr(mxo, name)).parameters
+    own = {key: p.default for key, p in parameters.items() if p.kind == p.POSITIONAL_OR_KEYWORD}
+    assert list(own.items()) == list(SIGNATURES[name].items())
+    assert set(BASE) <= set(parameters)
+    fields = getattr(mxopt, name).__dataclass_fields__
+    for key, default in own.items():
+        assert fields[key].default == default
+
+
+def test_the_base_has_the_signature_of_mxnet() -> None:
+    parameters = dict(inspect.signature(mxopt.Optimizer).parameters)
+    assert parameters.pop("definition").kind == inspect.Parameter.POSITIONAL_ONLY
+    assert [(key, p.default) for key, p in parameters.items()] == list(BASE.items())
+    assert repr(parameters["multi_precision"].default) == "False"
+
+
+def test_each_class_is_documented_and_equals_its_definition(cls: Any) -> None:
+    stateful = getattr(mxo, cls.__name__)
+    assert stateful.__doc__.startswith(f"Stateful `jaxmxopt.{cls.__name__}`")
+    assert stateful().definition == cls()
+    assert mxopt.Optimizer.opt_registry[cls.__name__.lower()] is stateful
+
+
+def test_arguments_keep_mxnets_positions() -> None:
+    opt = mxo.Ftrl(0.5, 0.25, 2)
+    assert (opt.lamda1, opt.lr, opt.beta) == (0.5, 0.25, 2.0)
+    assert mxo.SGD(0.9, False).definition == mxopt.SGD(momentum=0.9, lazy_update=False)
+
+
+# The registry.
+
+
+def test_create_takes_any_case_and_suggests_the_nearest_name() -> None:
+    assert isinstance(mxopt.create("ADAM", learning_rate=0.5), mxo.Adam)
+    assert mxo.create is mxopt.Optimizer.create_optimizer
+    with pytest.raises(ValueError, match="got 'nadamm'; did you mean 'nadam'"):
+        mxopt.create("nadamm")
+    with pytest.raises(TypeError, match="'momentun'; did you mean 'momentum'"):
+        mxopt.create("sgd", momentun=0.9)
+    with pytest.raises(TypeError, match="name must be a string"):
+        mxopt.create(3)
+
+
+def test_register_takes_optimizers_and_definitions_and_warns(registry: Any) -> None:
+    @mxopt.Optimizer.register
+    class Mine(mxopt.Optimizer):
+        pass
+
+    assert registry["mine"] is Mine
+    with pytest.warns(UserWarning, match=r"Mine overrides .*Mine"):
+        mxo.register(Mine)
+
+    @mxo.register
+    class Descent(mxopt.OptimizerDef):
+        """A definition of one's own."""
+
+        scale: mxopt._config.Real = 1.0
+
+        def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+            return weight - rates.lr * self.scale * self.rescale_grad * grad, ()
+
+    opt = mxopt.create("descent", learning_rate=0.5, scale=2.0, param_dict={})
+    assert opt.update(0, ONES, ONES, ())[0].tolist() == [0.0, 0.0, 0.0]
+    with pytest.raises(TypeError, match="subclass of Optimizer or of OptimizerDef"):
+        mxo.register(int)
+
+
+# The constructor and attributes.
+
+
+def test_wraps_a_definition_and_what_is_given_beside_it_overrides() -> None:
+    definition = mxopt.Adam(learning_rate=3e-4, beta1=0.5, wd=0.1, multi_precision=True)
+    opt = mxopt.Optimizer(definition)
+    assert opt.definition == definition
+    assert (opt.lr, opt.wd, opt.beta1, opt.multi_precision) == (3e-4, 0.1, 0.5, True)
+    other = mxopt.Optimizer(definition, wd=0.0, multi_precision=False, learning_rate=0.5)
+    assert other.definition == definition.replace(wd=0.0, multi_precision=False, learning_rate=0.5)
+    assert mxopt.create(definition, beta1=0.25).beta1 == 0.25
+    with pytest.raises(TypeError, match="must be an OptimizerDef"):
+        mxopt.Optimizer(0.5)
+
+
+def test_hyperparameters_read_and_write_through() -> None:
+    opt = mxopt.Optimizer(mxopt.SGD(momentum=0.5))
+    opt.momentum = 0.95
+    opt.lr, opt.rescale_grad, opt.wd, opt.clip_gradient = 0.5, np.float32(0.25), 1, jnp.ones(())
+    assert opt.definition == mxopt.SGD(
+        momentum=0.95, learning_rate=0.5, rescale_grad=0.25, wd=1.0, clip_gradient=1.0
+    )
+    for name, value in (("momentum", 1.0), ("wd", -1.0), ("lr", "x"), ("multi_precision", 2)):
+        with pytest.raises((TypeError, ValueError), match=name.replace("lr", "lr")):
+            setattr(opt, name, value)
+    assert opt.definition.momentum == 0.95
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        opt.nothing  # noqa: B018
+    with pytest.raises(AttributeError):
+        opt.learning_rate = 0.5
+    assert "momentum" in dir(opt)
+
+
+def test_the_learning_rate_of_a_scheduler_and_of_the_constructor() -> None:
+    assert mxopt.Optimizer().learning_rate == 0.01
+    assert mxo.Adam().learning_rate == mxo.Adam(learning_rate=None).learning_rate == 0.001
+    schedule = lr_scheduler.FactorScheduler(step=1, factor=0.5, base_lr=0.4)
+    opt = mxo.Adam(lr_scheduler=schedule)
+    assert opt.learning_rate == 0.4
+    with pytest.warns(UserWarning, match=r"learning_rate=0.8 overrides base_lr=0.4"):
+        opt = mxo.Adam(learning_rate=0.8, lr_scheduler=schedule)
+    assert (opt.learning_rate, opt.lr_scheduler.base_lr) == (0.8, 0.8)
+    with pytest.raises(UserWarning, match="lr_scheduler must be None"):
+        opt.set_learning_rate(0.1)
+    opt.lr_scheduler = None
+    opt.set_learning_rate(0.1)
+    assert opt.learning_rate == 0.1
+    with pytest.raises(DeprecationWarning):
+        opt.set_lr_scale({})
+
+
+def test_the_abstract_base_has_no_update_and_no_definition() -> None:
+    opt = mxopt.Optimizer()
+    assert opt.create_state(0, ONES) is None
+    with pytest.raises(NotImplementedError):
+        opt.update(0, ONES, ONES, None)
+    assert opt.num_update == 0
+    with pytest.raises(TypeError, match="no definition"):
+        opt.definition  # noqa: B018
+
+
+# Multipliers.
+
+
+def test_multipliers_go_by_param_dict_then_index_then_name_then_pattern() -> None:
+    names = {0: "a_weight", 1: "b_weight", 2: "c_weight", 3: "d_bias"}
+    opt = mxo.SGD(learning_rate=1.0, wd=1.0, param_idx2name=names)
+    opt.set_lr_mult({0: 2.0, "a_weight": 3.0, "b_weight": 4.0, "*_weight": 5.0})
+    assert opt._get_lrs([0, 1, 2, 3, 4]) == [2.0, 4.0, 5.0, 1.0, 1.0]
+    assert opt._get_wds([0, 1, 2, 3]) == [1.0, 1.0, 1.0, 0.0]
+    opt.set_wd_mult({"*_bias": 0.5})
+    assert opt._get_wd(3) == 0.5
+    opt.param_dict = {0: SimpleNamespace(lr_mult=7.0, wd_mult=8.0)}
+    assert (opt._get_lr(0), opt._get_wd(0)) == (7.0, 8.0)
+    assert copy.deepcopy(opt).param_dict == {}
+    given = opt.definition
+    assert given.lr_mult == {0: 7.0, "a_weight": 3.0, "b_weight": 4.0, "*_weight": 5.0}
+
+
+def test_a_symbol_says_multipliers() -> None:
+    sym = SimpleNamespace(
+        attr_dict=lambda: {"x": {"__lr_mult__": "2", "__wd_mult__": "0.5"}},
+        list_arguments=lambda: ["x", "y"],
+    )
+    opt = mxo.SGD(learning_rate=1.0, wd=1.0, sym=sym, param_idx2name={0: "x", 1: "y"})
+    assert (opt.lr_mult, opt.wd_mult) == ({"x": 2.0}, {"x": 0.5, "y": 0.0})
+    opt.set_lr_mult({"x": 3})
+    assert opt._get_lrs([0, 1]) == [3.0, 1.0]
+
+
+def test_lars_lets_weights_alone_decay() -> None:
+    opt = mxo.LARS(wd=1.0, param_idx2name={0: "a_weight", 1: "a_gamma"})
+    assert opt._get_wds([0, 1]) == [1.0, 0.0]
+
+
+# Updates.
+
+
+def test_follows_its_definition(cls: Any) -> None:
+    definition = make(cls)
+    weight = np.ones((2, 3), np.float32) if cls.__name__ == "GroupAdaGrad" else ONES
+    opt, expected = mxopt.Optimizer(definition), jnp.asarray(weight)
+    state, given = opt.create_state(0, weight), definition.create_state(0, weight)
+    actual = expected
+    for step in range(4):
+        grad = weight * np.float32(0.5 + step)
+        actual, state = opt.update(0, actual, grad, state)
+        expected, given = definition.update(0, expected, grad, given)
+    assert_near(actual, expected, ulps=512)
+
+
+def test_masters_stand_beside_slots() -> None:
+    opt = mxo.Adam(multi_precision=True, learning_rate=0.5)
+    for dtype in (jnp.float16, jnp.bfloat16):
+        weight = jnp.ones(3, dtype)
+        state = opt.create_state_multi_precision(0, weight)
+        weight, (master, (mean, var)) = opt.update_multi_precision(0, weight, weight, state)
+        assert weight.dtype == dtype
+        assert master.dtype == mean.dtype == var.dtype == jnp.float32
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        state = mxo.Adam().create_state_multi_precision(0, jnp.ones(3, jnp.float16))
+    assert state.mean.dtype == jnp.float16
+
+
+def test_no_number_compiles_anew(compilations: Any) -> None:
+    opt = mxo.SGD(momentum=0.5, learning_rate=0.5, wd=0.5, clip_gradient=1.0)
+    weights, grads = [jnp.ones(5)] * 3, [jnp.ones(5)] * 3
+    states = [opt.create_state(k, weight) for k, weight in enumerate(weights)]
+
+    def run() -> None:
+        opt.update(0, weights[0], grads[0], states[0])
+        opt.update([0, 1, 2], weights, grads, states)
+
+    run()
+    with compilations as seen:
+        for name in ("lr", "wd", "rescale_grad", "clip_gradient", "momentum"):
+            setattr(opt, name, 0.25)
+            run()
+        opt.wd = 0.0
+        run()
+        opt.set_lr_mult({1: 0.5})
+        opt.set_wd_mult({2: 0.5})
+        run()
+        opt.lr_scheduler = lr_scheduler.FactorScheduler(step=1, factor=0.5)
+        run()
+    assert seen.count == 0
+
+
+def test_a_failed_update_counts_nothing() -> None:
+    opt = mxo.Adam()
+    state = opt.create_state(0, ONES)
+    with pytest.raises(ValueError, match=r"Adam.update\(0\): grad has shape \(2,\)"):
+        opt.update(0, ONES, ONES[:2], state)
+    with pytest.raises(TypeError, match="slots must be AdamSlots"):
+        opt.update(0, ONES, ONES, ())
+    with pytest.raises(TypeError, match="got a tracer"):
+        jax.jit(lambda weight: opt.update(0, weight, weight, state))(ONES)
+    assert (opt.num_update, opt._index_update_count) == (0, {})
+    opt.update(0, ONES, ONES, state)
+    assert (opt.num_update, opt._index_update_count) == (1, {0: 1})
+
+
+# Copies.
+
+
+def test_goes_on_in_another_process() -> None:
+    schedule = lr_scheduler.CosineScheduler(max_update=9, base_lr=0.5)
+    opt = mxo.Adam(lr_scheduler=schedule, param_idx2name={0: "w_weight"})
+    weight, state = opt.update(0, ONES, ONES, opt.create_state(0, ONES))
+    data = pickle.dumps((opt, weight, state))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        there = pool.apply(one_more, (data,))
+    assert_same(there, opt.update(0, weight, ONES, state)[0])
+    assert "num_update=2" in repr(opt)
+
+
+def one_more(data: bytes) -> Any:
+    opt, weight, state = pickle.loads(data)
+    return opt.update(0, weight, ONES, state)[0]

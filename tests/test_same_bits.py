@@ -1,0 +1,46 @@
+"""The stateful optimizers repeat MXNet's float32 trajectories to the bit, where sums allow."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from same_bits import elementwise, report
+from trajectories import FILES
+
+HERE = pathlib.Path(__file__).parent
+PAGE = HERE.parent / "docs" / "fidelity.md"
+
+
+@pytest.fixture(scope="module")
+def results() -> list[dict[str, Any]]:
+    """What `same_bits.py` says of every trajectory but SGLD's, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, HERE / "same_bits.py"],
+        env=os.environ | {"XLA_FLAGS": "--xla_cpu_max_isa=AVX"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_elementwise_trajectories_are_equal_to_the_bit(results: list[dict[str, Any]]) -> None:
+    assert len({result["id"].rsplit("-", 1)[0] for result in results}) == len(FILES) - 1
+    demanded = [result for result in results if elementwise(result) and result["exact_scalars"]]
+    assert [result["id"] for result in demanded if not result["equal"]] == []
+
+
+def test_the_others_are_near(results: list[dict[str, Any]]) -> None:
+    far = [r["id"] for r in results if not r["half"] and r["off"] > 16]
+    assert far == []
+
+
+def test_the_page_says_what_the_run_says(results: list[dict[str, Any]]) -> None:
+    table = re.search(r"^\| algorithm .*?(?=\n\n|\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert table is not None
+    assert table.group().strip() == report(results).strip()

@@ -1,0 +1,177 @@
+"""The Trainer: gluon's semantics over a tree, one compiled call a step, files, errors."""
+
+import pathlib
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from samples import assert_near, assert_same, make
+
+import jaxmxopt as mxopt
+from jaxmxopt import lr_scheduler
+
+
+def params() -> dict[str, Any]:
+    return {
+        "dense": {"bias": np.full(3, 0.5, np.float32), "kernel": np.ones((2, 3), np.float32)},
+        "out": [np.ones(3, np.float32), np.ones((2, 3), np.float32)],
+    }
+
+
+def grads(scale: float = 1.0) -> dict[str, Any]:
+    return jax.tree.map(lambda leaf: scale * (leaf + np.float32(0.25)), params())
+
+
+PATHS = ["dense/bias", "dense/kernel", "out/0", "out/1"]
+
+
+def test_divides_by_the_batch_and_keeps_the_constructors_scale() -> None:
+    trainer = mxopt.Trainer(params(), "sgd", {"learning_rate": 0.5, "rescale_grad": 2.0})
+    new = trainer.step(grads(), 4)
+    expected = jax.tree.map(lambda w, g: jnp.asarray(w - 0.5 * (2.0 / 4) * g), params(), grads())
+    assert_near(new, expected)
+    assert_same(trainer.params, new)
+    assert trainer.optimizer.rescale_grad == 0.5
+    before = np.asarray(new["out"][0]).copy()
+    assert_near(trainer.update(grads(), 2)["out"][0], jnp.asarray(before - np.float32(0.625)))
+    assert trainer.optimizer._index_update_count == dict.fromkeys(PATHS, 2)
+
+
+def test_equals_the_updater_for_every_algorithm(cls: Any) -> None:
+    given: Any = params()
+    if cls.__name__ == "GroupAdaGrad":
+        given = {"a": given["out"][1], "b": given["dense"]["kernel"]}
+    slopes = jax.tree.map(lambda leaf: leaf + np.float32(0.25), given)
+    opt = make(cls)
+    trainer, updater = mxopt.Trainer(given, opt), mxopt.get_updater(opt)
+    weights, tree = jax.tree.flatten(given)
+    names = list(trainer.states)
+    for _ in range(3):
+        updater.optimizer.rescale_grad = trainer._scale / 2
+        weights = updater(names, jax.tree.leaves(slopes), weights)
+        trainer.step(slopes, 2)
+    assert_near(trainer.params, jax.tree.unflatten(tree, weights), ulps=8)
+    assert_near(trainer.states, updater.states, ulps=8)
+
+
+def test_every_weight_decays_unless_something_says_otherwise() -> None:
+    still = jax.tree.map(np.zeros_like, params())
+    trainer = mxopt.Trainer(params(), mxopt.SGD(learning_rate=0.5, wd=0.5))
+    assert_near(trainer.step(still, 1)["dense"]["bias"], jnp.full(3, 0.375))
+    trainer.optimizer.set_wd_mult({"*/bias": 0.0})
+    assert_near(trainer.step(still, 1)["dense"]["bias"], jnp.full(3, 0.375))
+    one = SimpleNamespace(lr_mult=2.0, wd_mult=1.0)
+    trainer.optimizer.param_dict = {"dense/bias": one}
+    assert_near(trainer.step(still, 1)["dense"]["bias"], jnp.full(3, 0.1875))
+
+
+def test_one_call_a_step_and_no_number_compiles_anew(compilations: Any) -> None:
+    trainer = mxopt.Trainer(params(), "adam", {"learning_rate": 0.1, "wd": 0.1})
+    slopes = jax.tree.map(jnp.asarray, grads())
+    trainer.step(slopes, 4)
+    with compilations as seen:
+        trainer.step(slopes, 3)
+        trainer.set_learning_rate(0.2)
+        trainer.optimizer.beta1 = 0.5
+        trainer.optimizer.wd = 0.0
+        trainer.optimizer.set_lr_mult({"out/0": 0.5})
+        trainer.step(slopes, 2)
+    assert seen.count == 0
+    assert trainer.learning_rate == 0.2
+
+
+def test_owns_its_weights_and_donates_them() -> None:
+    mine = jax.tree.map(jnp.asarray, params())
+    trainer = mxopt.Trainer(mine, "adam")
+    first = trainer.step(grads(), 1)
+    trainer.step(grads(), 1)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(first))
+    assert_same(mine, jax.tree.map(jnp.asarray, params()))
+
+
+def test_a_weight_shared_between_leaves_is_two_weights() -> None:
+    shared = jnp.ones(3)
+    trainer = mxopt.Trainer({"a": shared, "b": shared}, "sgd", {"learning_rate": 1.0})
+    new = trainer.step({"a": shared, "b": 0 * shared}, 1)
+    assert (new["a"][0], new["b"][0]) == (0.0, 1.0)
+
+
+def test_stale_gradients() -> None:
+    trainer = mxopt.Trainer(params(), "adam")
+    some = grads()
+    some["out"][1] = None
+    with pytest.raises(UserWarning, match=r"Trainer.step\('out/1'\): grad must be an array"):
+        trainer.step(some, 1)
+    assert trainer.optimizer.num_update == 0
+    new = trainer.step(some, 1, ignore_stale_grad=True)
+    np.testing.assert_array_equal(new["out"][1], params()["out"][1])
+    assert "out/1" not in trainer.optimizer._index_update_count
+    assert float(trainer.states["out/1"].mean.sum()) == 0.0
+    trainer.step(grads(), 1)
+    assert trainer.optimizer._index_update_count == {**dict.fromkeys(PATHS, 2), "out/1": 1}
+    trainer.step(jax.tree.map(lambda _: None, params()), 1, ignore_stale_grad=True)
+    assert trainer.optimizer.num_update == 2
+
+
+def test_row_sparse_gradients() -> None:
+    table = np.ones((5, 2), np.float32)
+    rows = mxopt.RowSparse([3], np.ones((1, 2), np.float32), (5, 2))
+    trainer = mxopt.Trainer({"table": table}, "sgd", {"learning_rate": 0.5, "wd": 0.5})
+    new = trainer.step({"table": rows}, 1)["table"]
+    assert new[:, 0].tolist() == [1.0, 1.0, 1.0, 0.25, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "size", "error", "message"),
+    [
+        (lambda g: {"dense": g["dense"]}, 1, ValueError, "no gradient for 'out/0'"),
+        (lambda g: {**g, "more": g["out"][0]}, 1, ValueError, "a gradient for 'more'"),
+        (lambda g: {**g, "out": g["out"][::-1]}, 1, ValueError, r"step\('out/0'\): grad has shape"),
+        (
+            lambda g: {**g, "out": ["a", "b"]},
+            1,
+            TypeError,
+            r"step\('out/0'\): grad must be an array, got str",
+        ),
+        (lambda g: g, 0, ValueError, "batch_size must be above 0"),
+    ],
+)
+def test_refuses_what_does_not_fit_and_changes_nothing(
+    change: Any, size: int, error: type[Exception], message: str
+) -> None:
+    trainer = mxopt.Trainer(params(), "adam", {"rescale_grad": 0.5})
+    with pytest.raises(error, match=message):
+        trainer.step(change(grads()), size)
+    assert_same(trainer.params, jax.tree.map(jnp.asarray, params()))
+    assert trainer.optimizer._index_update_count == {}
+    assert trainer.optimizer.rescale_grad == 0.5
+
+
+def test_refuses_wrong_arguments() -> None:
+    with pytest.raises(TypeError, match="arguments must come with a name or a definition"):
+        mxopt.Trainer(params(), mxopt.create("sgd"), {"learning_rate": 1.0})
+    with pytest.raises(TypeError, match="'n'"):
+        mxopt.Trainer({"n": np.ones(3, int)}, "sgd")
+    with pytest.raises(ValueError, match="every weight must have a path of its own"):
+        mxopt.Trainer({"a/b": np.ones(3), "a": {"b": np.ones(3)}}, "sgd")
+    trainer = mxopt.Trainer(params(), "sgd", {"lr_scheduler": lr_scheduler.FactorScheduler(2)})
+    with pytest.raises(UserWarning, match="lr_scheduler must be None"):
+        trainer.set_learning_rate(0.1)
+
+
+def test_goes_on_from_a_file(tmp_path: pathlib.Path) -> None:
+    schedule = lr_scheduler.FactorScheduler(step=2, factor=0.5, base_lr=0.1)
+    trainer = mxopt.Trainer(params(), "adam", {"lr_scheduler": schedule})
+    for _ in range(3):
+        trainer.step(grads(), 2)
+    trainer.save_states(tmp_path / "trainer.npz")
+    other = mxopt.Trainer(trainer.params, "adam")
+    held = other.optimizer
+    other.load_states(tmp_path / "trainer.npz")
+    assert other.optimizer is held
+    assert other.learning_rate == trainer.learning_rate == 0.05
+    assert_same(other.step(grads(), 2), trainer.step(grads(), 2))
+    assert "4 weights" in repr(other)
