@@ -1,0 +1,63 @@
+"""One of two processes that train together: `sharding_worker.py PORT NUMBER FOLDER`.
+
+Each has two devices. Writes the weights of every algorithm, its state divided over all four, to
+`FOLDER/NUMBER.npz`, and how many bytes of the state each device holds.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+# Nobody waits for these programs to run, but for their compilation.
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 "
+    "--xla_llvm_disable_expensive_passes=true"
+)
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+PORT, NUMBER, FOLDER = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize(f"127.0.0.1:{PORT}", num_processes=2, process_id=NUMBER)
+
+from samples import ALGORITHMS, is_real, make  # noqa: E402
+
+from jaxmxopt import sharding  # noqa: E402
+
+SHAPES = {"kernel": (16, 6), "table": (3, 16), "odd": (3, 5)}
+
+
+def draw(seed):
+    rng = np.random.default_rng(seed)
+    return {key: rng.normal(size=shape).astype(np.float32) for key, shape in SHAPES.items()}
+
+
+def main():
+    whole = NamedSharding(jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,)), P())
+    shared = lambda tree: jax.tree.map(  # noqa: E731
+        lambda leaf: jax.make_array_from_callback(leaf.shape, whole, lambda index: leaf[index]),
+        tree,
+    )
+    ended = {}
+    for cls in ALGORITHMS:
+        opt = make(cls)
+        params, grads = shared(draw(0)), shared(draw(1))
+        shardings = sharding.divided(opt, params)
+        step = jax.jit(opt.step, out_shardings=(dict.fromkeys(params, whole), shardings))
+        state = jax.jit(opt.init, out_shardings=shardings)(params)
+        for _ in range(2):
+            params, state = step(params, grads, state)
+        for key, leaf in params.items():
+            ended[f"{cls.__name__}/{key}"] = np.asarray(leaf.addressable_data(0))
+        counts = sharding.bytes_per_device(
+            [leaf for leaf in jax.tree.leaves(state) if is_real(leaf)]
+        )
+        ended[f"{cls.__name__}/bytes"] = [counts.get(device, 0) for device in jax.local_devices()]
+    np.savez(FOLDER / f"{NUMBER}.npz", **ended)
+
+
+main()
