@@ -22,6 +22,7 @@ from jaxmxopt._checks import (
 from jaxmxopt._compiled import double_precision, flattened
 from jaxmxopt._config import FrozenMap, Node, NonNegative, Real, Static
 from jaxmxopt._engine import Rates, in_precision
+from jaxmxopt._exported import exportable
 from jaxmxopt._layout import Layout
 from jaxmxopt._multipliers import Multipliers, find
 from jaxmxopt._pure import Definition, flatten_states
@@ -94,6 +95,9 @@ class OptimizerDef(Definition):
         if own is not None:
             cls.learning_rate = Unasked(own)
         super().__init_subclass__(**kwargs)
+        for kind in cls._slot_types:
+            if hasattr(kind, "_fields"):
+                exportable(kind)
 
     def __post_init__(self) -> None:
         asked = self.learning_rate is not None and not isinstance(self.learning_rate, Unasked)

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from jaxmxopt._exported import exportable_node
+
 __all__ = ["Layout", "Packed", "stack", "unstack"]
 
 # Below this many elements the cost of a weight is that of one more array, not of its elements.
@@ -98,6 +100,7 @@ class Packed:
 
 
 jax.tree_util.register_pytree_with_keys_class(Packed)
+exportable_node(Packed, lambda layout: layout.groups, Layout)
 
 
 def stack(parts: Sequence[Any]) -> Any:

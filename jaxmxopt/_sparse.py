@@ -8,6 +8,8 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
+from jaxmxopt._exported import exportable_node
+
 __all__ = ["RowSparse", "UniqueRows"]
 
 Self = TypeVar("Self", bound="RowSparse")
@@ -212,6 +214,7 @@ class RowSparse:
 
 
 jax.tree_util.register_pytree_with_keys_class(RowSparse)
+exportable_node(RowSparse)
 
 
 class UniqueRows(NamedTuple):

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmxopt._exported import exportable
 from jaxmxopt._layout import Packed
 
 __all__ = ["MasterState", "State"]
 
 
+@exportable
 class State(NamedTuple):
     """What an optimizer remembers between updates: of one weight, or of a tree.
 
@@ -52,6 +54,7 @@ def own(scalar: Any) -> Any:
     return jnp.array(scalar) if isinstance(scalar, (jax.Array, np.ndarray)) else scalar
 
 
+@exportable
 class MasterState(NamedTuple):
     """What a stateful optimizer keeps for a half-precision weight: `master, slots = state`.
 

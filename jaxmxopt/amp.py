@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmxopt._config import Config, Positive, Real, Static
+from jaxmxopt._exported import exportable
 from jaxmxopt._gradients import NonFinite as NonFinite
 from jaxmxopt._gradients import all_finite as all_finite
 from jaxmxopt._gradients import clip_global_norm as clip_global_norm
@@ -28,6 +29,7 @@ __all__ = [
 Tree = TypeVar("Tree")
 
 
+@exportable
 class LossScale(NamedTuple):
     """What a `DynamicLossScaler` remembers.
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmxopt._config import Static
+from jaxmxopt._exported import exportable
 from jaxmxopt._numeric import compute_dtype
 from jaxmxopt._sparse import RowSparse
 from jaxmxopt._state import State
@@ -17,6 +18,7 @@ from jaxmxopt._wrappers._tree import map_grads
 __all__ = ["Accumulate", "AccumulateSlots"]
 
 
+@exportable
 class AccumulateSlots(NamedTuple):
     """The gradients so far.
 

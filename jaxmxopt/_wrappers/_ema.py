@@ -9,6 +9,7 @@ from jax import lax
 
 from jaxmxopt._compiled import flatten_with_names
 from jaxmxopt._config import DecayRate, Static
+from jaxmxopt._exported import exportable
 from jaxmxopt._numeric import compute_dtype
 from jaxmxopt._state import State
 from jaxmxopt._wrappers._around import Around, unpacked
@@ -17,6 +18,7 @@ from jaxmxopt._wrappers._masters import full_weights
 __all__ = ["EMA", "EMASlots", "averaged"]
 
 
+@exportable
 class EMASlots(NamedTuple):
     """The average so far.
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxmxopt._checks import MismatchError, check_where
 from jaxmxopt._compiled import flatten_grads, flatten_with_names
 from jaxmxopt._config import FrozenMap, Node
+from jaxmxopt._exported import exportable_node
 from jaxmxopt._pure import Definition, flatten_states
 from jaxmxopt._state import State
 from jaxmxopt._wrappers._tree import TreeDefinition
@@ -88,6 +89,9 @@ class GroupSlots:
         tree = jax.tree.structure(params)
         is_state = lambda node: isinstance(node, State)  # noqa: E731
         return tree.unflatten(_merged(self.members, shown, is_leaf=is_state))
+
+
+exportable_node(GroupSlots)
 
 
 class Groups(TreeDefinition):

@@ -11,6 +11,7 @@ from jaxmxopt._checks import WrongKindError, check_array, check_rate, explained
 from jaxmxopt._compiled import flatten_with_names
 from jaxmxopt._config import Node, NonNegative, Real, Static
 from jaxmxopt._definition import HALF
+from jaxmxopt._exported import exportable
 from jaxmxopt._layout import Layout, Packed
 from jaxmxopt._pure import Definition
 from jaxmxopt._sparse import RowSparse
@@ -21,6 +22,7 @@ from jaxmxopt._wrappers._tree import TreeDefinition, map_grads
 __all__ = ["FromOptax", "OptaxSlots", "from_optax"]
 
 
+@exportable
 class OptaxSlots(NamedTuple):
     """The state of a gradient transformation, as `state`: of one weight, or of a whole tree."""
 

@@ -1,0 +1,53 @@
+"""Names by which `jax.export` keeps the classes of states: exported training steps hold them."""
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from jax import export
+
+__all__ = ["exportable", "exportable_node"]
+
+Kind = TypeVar("Kind", bound=type)
+
+_NAMES: set[str] = set()
+
+
+def exportable(kind: Kind) -> Kind:
+    """Registers a NamedTuple; a decorator. Twice does no harm."""
+    name = _name(kind)
+    # A class made again, as in a notebook, leaves the name with the first.
+    if name not in _NAMES:
+        _NAMES.add(name)
+        export.register_namedtuple_serialization(kind, serialized_name=name)
+    return kind
+
+
+def exportable_node(
+    kind: type,
+    to_numbers: Callable[[Any], Any] = lambda structure: structure,
+    from_numbers: Callable[[Any], Any] = lambda numbers: numbers,
+) -> None:
+    """Registers a pytree node.
+
+    Args:
+        kind: its class.
+        to_numbers: makes nested tuples of numbers of the node's structure.
+        from_numbers: the inverse.
+    """
+    export.register_pytree_node_serialization(
+        kind,
+        serialized_name=_name(kind),
+        serialize_auxdata=lambda structure: json.dumps(to_numbers(structure)).encode(),
+        deserialize_auxdata=lambda data: from_numbers(_tuples(json.loads(data))),
+    )
+
+
+def _name(kind: type) -> str:
+    # Without the module, where it is ours: exported programs outlive moves.
+    package = kind.__module__.split(".")[0]
+    return f"{package if package == 'jaxmxopt' else kind.__module__}.{kind.__qualname__}"
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
