@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -24,4 +25,20 @@ def run(name: str, *arguments: object) -> str:
 def test_digits_trains_and_draws(tmp_path: pathlib.Path) -> None:
     figure = tmp_path / "digits.png"
     assert "held-out accuracy" in run("digits", "--short", "--figure", figure)
+    assert figure.stat().st_size > 10_000
+
+
+def test_skipgram_learns_and_draws(tmp_path: pathlib.Path) -> None:
+    figure = tmp_path / "skipgram.png"
+    printed = run("skipgram", "--quick", "--figure", figure)
+    losses = re.findall(r"words/s, held-out loss ([0-9.]+)", printed)
+    assert len(losses) == 2  # Of lazy rows, and dense in as much time.
+    assert max(map(float, losses)) < 4.1  # Six times log 2 at the start.
+    assert "float32: " in printed
+    assert figure.stat().st_size > 10_000
+
+
+def test_lazy_rows_draws(tmp_path: pathlib.Path) -> None:
+    figure = tmp_path / "lazy_rows.png"
+    run("lazy_rows", "--figure", figure)
     assert figure.stat().st_size > 10_000
