@@ -108,7 +108,8 @@ def step(structure: Any, donate: bool) -> Callable[..., tuple[Any, State]]:
         )
         return jax.tree.unflatten(tree, new), State(t, slots, masters)
 
-    return jax.jit(run, donate_argnums=(1, 2) if donate else ())
+    # What is never read, such as a half-precision weight beside its master, is given away too.
+    return jax.jit(run, donate_argnums=(1, 2) if donate else (), keep_unused=donate)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -156,7 +157,7 @@ def apply_all(
         numbers = range(len(weights))
         return _update_groups(opt, rates_of, numbers, weights, grads, slots, masters, None, adapts)
 
-    return jax.jit(run, donate_argnums=(2, 3, 4) if donate else ())
+    return jax.jit(run, donate_argnums=(2, 3, 4) if donate else (), keep_unused=donate)
 
 
 def slots_and_master(state: Any) -> tuple[Any, Any]:

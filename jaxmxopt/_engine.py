@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental.xla_metadata import set_xla_metadata
 from jax.sharding import AxisType, reshard
 
+from jaxmxopt._in_place import apart
 from jaxmxopt._layout import stack, unstack
 from jaxmxopt._numeric import compute_dtype
 from jaxmxopt._sparse import RowSparse
@@ -201,6 +201,7 @@ def _update_rows(
 
 # Shared by all weights of one shape, so that tracing and compiling it happens once.
 _update_shared = jax.jit(update_weight, static_argnames="adapts")
+_update_apart = apart(update_weight, static_argnames="adapts")
 
 
 def _update_alone(
@@ -223,10 +224,9 @@ def _update_alone(
 
     # XLA would fuse the reshapes into the arithmetic and lose the donated buffers: the call
     # keeps them apart.
-    with set_xla_metadata(inlineable="false"):
-        updated = _update_shared(
-            opt, rates, *to(shape, merged, (weight, grad, slots, master)), ok, adapts=adapts
-        )
+    updated = _update_apart(
+        opt, rates, *to(shape, merged, (weight, grad, slots, master)), ok, adapts=adapts
+    )
     return to(merged, shape, updated)
 
 
@@ -307,13 +307,12 @@ def _rows(stacked: jax.Array, count: int) -> list[jax.Array]:
     starts = [min(start, count - TOGETHER) for start in range(0, count, TOGETHER)]
     places = lax.optimization_barrier([jnp.int32(start) for start in starts])
     rows: list[jax.Array] = []
-    with set_xla_metadata(inlineable="false"):
-        for place, start in zip(places, starts, strict=True):
-            rows.extend(_some_rows(stacked, place)[len(rows) - start :])
+    for place, start in zip(places, starts, strict=True):
+        rows.extend(_some_rows(stacked, place)[len(rows) - start :])
     return rows
 
 
-@jax.jit
+@apart
 def _some_rows(stacked: jax.Array, place: jax.Array) -> list[jax.Array]:
     return unstack(lax.dynamic_slice_in_dim(stacked, place, TOGETHER), TOGETHER)
 

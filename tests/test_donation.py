@@ -14,17 +14,6 @@ import jaxmxopt as mxopt
 LARGE = (512, 128)
 
 
-# Known defects, open: XLA copies a slot that is still read after it was written, and JAX keeps
-# donated arguments that a program never reads.
-COPIED = ("AdaBelief", "DCASGD", "FTML", "Ftrl", "LBSGD")
-UNREAD = ("Test",)
-
-
-def known_defect(request, why):
-    """Records an open defect where it is met; the test still runs."""
-    request.applymarker(pytest.mark.xfail(reason=f"open defect: {why}", strict=False))
-
-
 def own(tree):
     """Arrays of their own, which a test may give away."""
     return jax.tree.map(jnp.copy, tree)
@@ -38,9 +27,7 @@ def deleted(tree):
     return [leaf.is_deleted() for leaf in jax.tree.leaves(tree)]
 
 
-def test_donation_changes_no_number_and_gives_everything_away(cls, request):
-    if cls.__name__ in UNREAD:
-        known_defect(request, "a slot that is never read stays alive")
+def test_donation_changes_no_number_and_gives_everything_away(cls):
     opt = make(cls)
     params, grads = own(tree()), tree(1)
     state = opt.init(params)
@@ -54,9 +41,7 @@ def test_donation_changes_no_number_and_gives_everything_away(cls, request):
     ))  # fmt: skip
 
 
-def test_no_donated_buffer_is_copied(cls, request):
-    if cls.__name__ in COPIED + UNREAD:
-        known_defect(request, "donated slots are copied")
+def test_no_donated_buffer_is_copied(cls):
     opt = make(cls)
     params = {"one": jnp.ones(LARGE), "two": jnp.ones(LARGE), **tree()}
     state = opt.init(params)
@@ -83,9 +68,7 @@ def test_large_weights_and_slots_stay_where_they_are(shape):
         assert pointers((params, state)) <= before
 
 
-def test_donation_with_where(cls, request):
-    if cls.__name__ in UNREAD:
-        known_defect(request, "a slot that is never read stays alive")
+def test_donation_with_where(cls):
     opt = make(cls)
     params = own(tree())
     state = opt.init(params)
@@ -95,8 +78,7 @@ def test_donation_with_where(cls, request):
     assert_same(kept, expected)
 
 
-def test_donation_of_masters(request):
-    known_defect(request, "a half-precision weight beside a master is never read")
+def test_donation_of_masters():
     opt = make(mxopt.Adam, multi_precision=True)
     params = {"one": jnp.ones(LARGE, jnp.bfloat16), "two": jnp.ones((3, 2), jnp.bfloat16)}
     state = opt.init(params)

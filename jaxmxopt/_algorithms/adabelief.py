@@ -7,6 +7,7 @@ import jax
 from jaxmxopt._config import DecayRate, NonNegative, Static
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._engine import Rates
+from jaxmxopt._in_place import first
 from jaxmxopt._numeric import clip, one_minus_power, sqrt, zeros_like
 
 __all__ = ["AdaBelief"]
@@ -71,9 +72,16 @@ class AdaBelief(OptimizerDef):
         return Rates(lr, wd)
 
     def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        g = clip(self.rescale_grad * grad + rates.wd * weight, self.clip_gradient)
+        def slope(grad: Any, weight: Any) -> Any:
+            return clip(self.rescale_grad * grad + rates.wd * weight, self.clip_gradient)
+
+        def variance(var: Any, m: Any, grad: Any, weight: Any) -> Any:
+            off = m - slope(grad, weight)
+            squared = off * off
+            return self.beta2 * (var - squared) + squared + self.epsilon
+
+        g = slope(grad, weight)
         m = self.beta1 * (slots.mean - g) + g
-        squared = (m - g) * (m - g)
-        v = self.beta2 * (slots.var - squared) + squared + self.epsilon
+        v = first(variance, slots.var, m, grad, weight)
         new = weight - rates.lr * (m / (sqrt(v) + self.epsilon))
         return new, AdaBeliefSlots(m, v)

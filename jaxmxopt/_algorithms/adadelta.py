@@ -6,6 +6,7 @@ import jax
 
 from jaxmxopt._config import DecayRate, NonNegative
 from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._in_place import after, first
 from jaxmxopt._numeric import clip, divide, sqrt, zeros_like
 
 __all__ = ["AdaDelta"]
@@ -72,9 +73,19 @@ class AdaDelta(OptimizerDef):
         return AdaDeltaRates(lr, wd, 1 - self.rho)
 
     def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        g = clip(grad * self.rescale_grad, self.clip_gradient)
+        def slope(grad: Any) -> Any:
+            return clip(grad * self.rescale_grad, self.clip_gradient)
+
+        def delta(acc_g: Any, acc_delta: Any, grad: Any) -> Any:
+            below = sqrt(acc_g + self.epsilon)
+            return divide(sqrt(acc_delta + self.epsilon), below) * slope(grad)
+
+        def moved(weight: Any, *arrays: Any) -> Any:
+            return weight - (delta(*arrays) + rates.wd * weight)
+
+        g = slope(grad)
         acc_g = slots.acc_g * self.rho + rates.fresh * g * g
-        below = sqrt(acc_g + self.epsilon)
-        delta = divide(sqrt(slots.acc_delta + self.epsilon), below) * g
-        acc_delta = slots.acc_delta * self.rho + rates.fresh * delta * delta
-        return weight - (delta + rates.wd * weight), AdaDeltaSlots(acc_g, acc_delta)
+        new = first(moved, weight, acc_g, slots.acc_delta, grad)
+        (acc_delta,) = after(new, slots.acc_delta)
+        step = delta(acc_g, acc_delta, grad)
+        return new, AdaDeltaSlots(acc_g, acc_delta * self.rho + rates.fresh * step * step)

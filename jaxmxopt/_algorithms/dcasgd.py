@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxmxopt._algorithms._sgd_arithmetic import has_momentum
 from jaxmxopt._config import DecayRate, NonNegative
 from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._in_place import after, first
 from jaxmxopt._numeric import clip, zeros_like
 
 __all__ = ["DCASGD"]
@@ -66,10 +67,12 @@ class DCASGD(OptimizerDef):
         return DCASGDSlots(mom, jnp.copy(weight))
 
     def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        g = clip(grad * self.rescale_grad, self.clip_gradient)
-        delayed = self.lamda * g * g * (weight - slots.previous_weight)
-        step = -rates.lr * (g + rates.wd * weight + delayed)
-        mom = None
-        if slots.mom is not None:
-            step = mom = self.momentum * slots.mom + step
-        return weight + step, DCASGDSlots(mom, jnp.copy(weight))
+        def step(weight: Any, grad: Any, previous: Any, mom: Any) -> Any:
+            g = clip(grad * self.rescale_grad, self.clip_gradient)
+            delayed = self.lamda * g * g * (weight - previous)
+            step = -rates.lr * (g + rates.wd * weight + delayed)
+            return step if mom is None else self.momentum * mom + step
+
+        mom = first(step, weight, grad, slots.previous_weight, slots.mom)
+        (previous,) = after(mom, weight)
+        return previous + mom, DCASGDSlots(None if slots.mom is None else mom, previous)

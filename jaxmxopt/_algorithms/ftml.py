@@ -7,6 +7,7 @@ import jax
 from jaxmxopt._algorithms._kernel_power import kernel_one_minus_power
 from jaxmxopt._config import DecayRate, NonNegative
 from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._in_place import after, first
 from jaxmxopt._numeric import clip, divide, sqrt, zeros_like
 
 __all__ = ["FTML"]
@@ -81,8 +82,18 @@ class FTML(OptimizerDef):
         return rates.lr == 0
 
     def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        g = clip(self.rescale_grad * grad + rates.wd * weight, self.clip_gradient)
+        def slope(grad: Any, weight: Any) -> Any:
+            return clip(self.rescale_grad * grad + rates.wd * weight, self.clip_gradient)
+
+        def leader(z: Any, d: Any, v: Any, grad: Any, weight: Any) -> Any:
+            change = self._scale(rates, v) - self.beta1 * d
+            return self.beta1 * z + (1 - self.beta1) * slope(grad, weight) - change * weight
+
+        g = slope(grad, weight)
         v = self.beta2 * slots.v + (1 - self.beta2) * (g * g)
-        d = rates.correction1 / rates.lr * (sqrt(divide(v, rates.correction2)) + self.epsilon)
-        z = self.beta1 * slots.z + (1 - self.beta1) * g - (d - self.beta1 * slots.d) * weight
+        z = first(leader, slots.z, slots.d, v, grad, weight)
+        d = first(lambda z, v: self._scale(rates, *after(z, v)), z, v)
         return -z / d, FTMLSlots(d, v, z)
+
+    def _scale(self, rates: Any, v: Any) -> Any:
+        return rates.correction1 / rates.lr * (sqrt(divide(v, rates.correction2)) + self.epsilon)

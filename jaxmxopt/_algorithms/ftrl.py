@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxmxopt._config import NonNegative, Static
 from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._in_place import after, first
 from jaxmxopt._numeric import clip, divide, sign, sqrt, zeros_like
 
 __all__ = ["Ftrl"]
@@ -67,9 +68,16 @@ class Ftrl(OptimizerDef):
         return rates.lr == 0
 
     def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        g = clip(grad * self.rescale_grad, self.clip_gradient)
-        n = slots.n + g * g
-        z = slots.z + (g - divide((sqrt(n) - sqrt(slots.n)) * weight, rates.lr))
+        def slope(grad: Any) -> Any:
+            return clip(grad * self.rescale_grad, self.clip_gradient)
+
+        def leader(z: Any, n: Any, grad: Any, weight: Any) -> Any:
+            g = slope(grad)
+            return z + (g - divide((sqrt(n + g * g) - sqrt(n)) * weight, rates.lr))
+
+        z = first(leader, slots.z, slots.n, grad, weight)
+        (n,) = after(z, slots.n)
+        n = n + slope(grad) * slope(grad)
         below = divide(self.beta + sqrt(n), rates.lr) + rates.wd
         new = (sign(z) * self.lamda1 - z) / jnp.where(below == 0, 1, below)
         new = new * (jnp.abs(z) > self.lamda1).astype(z.dtype)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxmxopt._algorithms._sgd_arithmetic import decayed_step, has_momentum, momentum_step
 from jaxmxopt._config import DecayRate, Interval, Static
 from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._in_place import after, first
 from jaxmxopt._numeric import divide, sqrt, zeros_like
 
 __all__ = ["LBSGD"]
@@ -128,20 +129,31 @@ class LBSGD(OptimizerDef):
 
     def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         num_cums = slots.num_cums + 1
-        cum_grad = slots.cum_grad + grad
         due = num_cums % self.batch_scale == 0
-        mean = divide(cum_grad, rates.batch_scale)
         if self.warmup_strategy == "lars":
+            mean = self._mean(rates, slots.cum_grad, grad)
             rates = rates._replace(lr=rates.lr * _trust(rates, weight, mean))
-        mom = None
+
+        def plain(weight: Any, cum_grad: Any, grad: Any) -> Any:
+            mean = self._mean(rates, cum_grad, grad)
+            return jnp.where(due, decayed_step(self, rates, weight, mean), weight)
+
+        def faster(mom: Any, weight: Any, cum_grad: Any, grad: Any) -> Any:
+            mean = self._mean(rates, cum_grad, grad)
+            moved = momentum_step(self, rates, weight, mean, self.momentum * mom)
+            return jnp.where(due, moved, mom)
+
         if slots.mom is None:
-            new = decayed_step(self, rates, weight, mean)
+            mom, done = None, first(plain, weight, slots.cum_grad, grad)
+            new = done
         else:
-            mom = momentum_step(self, rates, weight, mean, self.momentum * slots.mom)
-            new = weight + mom
-            mom = jnp.where(due, mom, slots.mom)
-        cum_grad = jnp.where(due, 0, cum_grad)
-        return jnp.where(due, new, weight), LBSGDSlots(mom, cum_grad, num_cums)
+            mom = done = first(faster, slots.mom, weight, slots.cum_grad, grad)
+            new = jnp.where(due, weight + mom, weight)
+        (cum_grad,) = after(done, slots.cum_grad)
+        return new, LBSGDSlots(mom, jnp.where(due, 0, cum_grad + grad), num_cums)
+
+    def _mean(self, rates: Any, cum_grad: Any, grad: Any) -> Any:
+        return divide(cum_grad + grad, rates.batch_scale)
 
 
 def _trust(rates: Any, weight: Any, mean: Any) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 from jaxmxopt._algorithms._sgd_arithmetic import MomentumSlots, decayed_step, momentum_slots
 from jaxmxopt._config import DecayRate
 from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._in_place import after, first
 from jaxmxopt._numeric import clip
 
 __all__ = ["NAG"]
@@ -58,8 +59,14 @@ class NAG(OptimizerDef):
     def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         if not slots:
             return decayed_step(self, rates, weight, grad), ()
-        g = clip(self.rescale_grad * grad, self.clip_gradient)
-        mom = self.momentum * slots.mom
-        ahead = mom - rates.lr * (g + rates.wd * weight)
-        new = weight - mom + (self.momentum + 1) * ahead
-        return new, MomentumSlots(mom - rates.lr * (g + rates.wd * new))
+
+        def moved(weight: Any, mom: Any, grad: Any) -> Any:
+            g = clip(self.rescale_grad * grad, self.clip_gradient)
+            return self.momentum * mom - rates.lr * (g + rates.wd * weight)
+
+        def ahead(weight: Any, mom: Any, grad: Any) -> Any:
+            kept = weight - self.momentum * mom
+            return kept + (self.momentum + 1) * moved(weight, mom, grad)
+
+        new = first(ahead, weight, slots.mom, grad)
+        return new, MomentumSlots(moved(new, *after(new, slots.mom), grad))

@@ -1,0 +1,55 @@
+"""What lets XLA write results over donated arguments on a CPU; elsewhere it costs nothing.
+
+XLA computes each result in a loop of its own. A value that several loops read is computed anew in
+each of them where that seems cheap, from arguments that one of them overwrites, and these are
+copied. A call that is not inlined keeps what it returns from being computed anew.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.xla_metadata import set_xla_metadata
+
+__all__ = ["after", "apart", "first"]
+
+
+def apart(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """Compiles a function whose calls are not inlined, so that XLA fuses nothing across them.
+
+    Args:
+        function: what is called; calls inside of it are inlined as ever.
+        **options: those of `jax.jit`.
+    """
+
+    @functools.wraps(function)
+    def inside(*args: Any, **kwargs: Any) -> Any:
+        with set_xla_metadata(inlineable="true"):
+            return function(*args, **kwargs)
+
+    jitted = jax.jit(inside, **options)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with set_xla_metadata(inlineable="false"):
+            return jitted(*args, **kwargs)
+
+    return call
+
+
+def first(function: Callable[..., Any], *arrays: Any) -> Any:
+    """Returns `function(*arrays)`, computed once, whatever reads it."""
+    return apart(function)(*arrays) if jax.default_backend() == "cpu" else function(*arrays)
+
+
+def after(done: jax.Array, *arrays: jax.Array) -> Any:
+    """Returns arrays of the shape of `done` as they are, to be read when `done` is there.
+
+    What is computed from them can so be written over what `done` was computed from.
+    """
+    if jax.default_backend() != "cpu":
+        return arrays
+    # True of every number. XLA leaves it to be found by LLVM, when the order is settled.
+    always = (done == done) | (done != done)
+    return tuple(jnp.where(always, array, 0) for array in arrays)
