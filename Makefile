@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 SEED ?= 0
 
-.PHONY: test lint demo bench docs test-mxnet clean
+.PHONY: test lint demo bench docs docs-check test-mxnet clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -37,5 +37,18 @@ test-mxnet: $(VENV)/.ready  ## fresh trajectories from the real MXNet: make test
 bench: .bench/.ready .mxnet/1.9.1/bin/python  ## against optax, torch and MXNet: make bench ARGS=--quick
 	.bench/venv/bin/python -m benchmarks --mxnet .mxnet/1.9.1/bin/python $(ARGS)
 
+.docs/.ready: pyproject.toml
+	$(PYTHON) -m venv .docs/venv
+	.docs/venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	touch $@
+
+docs: .docs/.ready  ## the site in docs/_build/html, without warnings, its links checked
+	JAX_PLATFORMS=cpu .docs/venv/bin/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	JAX_PLATFORMS=cpu .docs/venv/bin/python -m sphinx -W --keep-going -q -b linkcheck docs docs/_build/links
+
+docs-check: docs  ## looks at the site in a browser; needs chromium
+	.docs/venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".[docs-check]"
+	.docs/venv/bin/python docs/check_site.py $(ARGS)
+
 clean:
-	rm -rf $(VENV) .mxnet .bench build dist *.egg-info
+	rm -rf $(VENV) .mxnet .bench .docs docs/_build build dist *.egg-info

@@ -37,7 +37,7 @@ class OptaxSlots(NamedTuple):
 class FromOptax(TreeDefinition):
     r"""An optax gradient transformation as a definition: see `from_optax`.
 
-    .. math:: w &= w + u \quad \text{or} \quad w = w - \eta u
+    .. math:: w = w + u \quad \text{or} \quad w = w - \eta u
 
     with the transformation's updates :math:`u`, where :math:`\eta` is the learning rate if there
     is one.
