@@ -45,11 +45,18 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         """Nothing."""
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """Bears a browser that leaves before all has come."""
+
+    def handle_error(self, *arguments: object) -> None:
+        """Nothing: what a page lacks is seen in the browser."""
+
+
 @contextmanager
 def served(folder: pathlib.Path) -> Iterator[str]:
     """The address of a folder on this machine."""
     handler = functools.partial(Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with Server(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
