@@ -9,7 +9,14 @@ import jaxmxopt
 from jaxmxopt._config import nearest
 from jaxmxopt._optimizer import Optimizer
 
-__all__ = ["Common", "RestAndPrecision", "RestAndRate", "stateful"]
+__all__ = [
+    "Common",
+    "CommonBesideLazy",
+    "RestAndPrecision",
+    "RestAndRate",
+    "RestBesideLazy",
+    "stateful",
+]
 
 Class = TypeVar("Class", bound=type[Optimizer])
 
@@ -31,16 +38,29 @@ class RestAndRate(Rest, total=False):
     """The same, and the learning rate."""
 
     learning_rate: float | None
+    lazy_update: bool
 
 
-class RestAndPrecision(Rest, total=False):
-    """The same, and whether there are masters."""
+class RestBesideLazy(Rest, total=False):
+    """What a class lists that takes `lazy_update` and the rate itself, as in MXNet."""
 
     multi_precision: bool
 
 
+class CommonBesideLazy(RestBesideLazy, total=False):
+    """The same, and the learning rate."""
+
+    learning_rate: float | None
+
+
+class RestAndPrecision(RestBesideLazy, total=False):
+    """The rest, and whether there are masters and row-sparse gradients touch rows alone."""
+
+    lazy_update: bool
+
+
 class Common(RestAndPrecision, total=False):
-    """All arguments of `Optimizer`."""
+    """All arguments that every class has."""
 
     learning_rate: float | None
 
@@ -60,7 +80,14 @@ def stateful(cls: Class) -> Class:
         if parameter.kind != parameter.POSITIONAL_ONLY and parameter.name not in names
     ]
     known = inspect.signature(Optimizer.__init__).parameters
-    signature = inspect.Signature([*given, *common])
+    lazily = inspect.Parameter(
+        "lazy_update",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=getattr(jaxmxopt, cls.__name__).lazy_update,
+    )
+    # MXNet has it only where it is a positional argument; here all can be lazy, or not.
+    also = [] if "lazy_update" in names else [lazily]
+    signature = inspect.Signature([*given, *common, *also])
 
     @functools.wraps(stub)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807

@@ -10,7 +10,14 @@ from typing import Any, Literal, Unpack
 
 from jaxmxopt._definition import Unasked
 from jaxmxopt._optimizer import Optimizer as Optimizer
-from jaxmxopt._signatures import Common, RestAndPrecision, RestAndRate, stateful
+from jaxmxopt._signatures import (
+    Common,
+    CommonBesideLazy,
+    RestAndPrecision,
+    RestAndRate,
+    RestBesideLazy,
+    stateful,
+)
 from jaxmxopt._updater import Updater as Updater
 from jaxmxopt._updater import get_updater as get_updater
 
@@ -59,7 +66,7 @@ class SGD(Optimizer):
     lazy_update: bool
 
     def __init__(
-        self, momentum: float = 0.0, lazy_update: bool = True, **common: Unpack[Common]
+        self, momentum: float = 0.0, lazy_update: bool = True, **common: Unpack[CommonBesideLazy]
     ) -> None: ...
 
 
@@ -71,7 +78,7 @@ class ccSGD(Optimizer):
     lazy_update: bool
 
     def __init__(
-        self, momentum: float = 0.0, lazy_update: bool = True, **common: Unpack[Common]
+        self, momentum: float = 0.0, lazy_update: bool = True, **common: Unpack[CommonBesideLazy]
     ) -> None: ...
 
 
@@ -164,7 +171,7 @@ class LARS(Optimizer):
         eta: float = 0.001,
         eps: float = 0,
         momentum_correction: bool = True,
-        **common: Unpack[Common],
+        **common: Unpack[CommonBesideLazy],
     ) -> None: ...
 
 
@@ -230,7 +237,7 @@ class Adam(Optimizer):
         beta2: float = 0.999,
         epsilon: float = 1e-8,
         lazy_update: bool = True,
-        **common: Unpack[RestAndPrecision],
+        **common: Unpack[RestBesideLazy],
     ) -> None: ...
 
 

@@ -392,3 +392,10 @@ def test_goes_on_in_another_process() -> None:
 def one_more(data: bytes) -> Any:
     opt, weight, state = pickle.loads(data)
     return opt.update(0, weight, ONES, state)[0]
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_any_class_can_be_made_lazy_or_not(name: str) -> None:
+    klass, default = getattr(mxo, name), getattr(mxopt, name).lazy_update
+    assert klass().lazy_update == default
+    assert klass(lazy_update=not default).definition.lazy_update != default

@@ -41,7 +41,7 @@ class LBSGD(OptimizerDef):
 
     .. math::
 
-        c &= c + 1, \qquad s = s + g
+        c = c + 1, \qquad s = s + g
 
     and where :math:`k` divides :math:`c`, and only there,
 

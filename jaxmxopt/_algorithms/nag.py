@@ -69,4 +69,5 @@ class NAG(OptimizerDef):
             return kept + (self.momentum + 1) * moved(weight, mom, grad)
 
         new = first(ahead, weight, slots.mom, grad)
-        return new, MomentumSlots(moved(new, *after(new, slots.mom), grad))
+        (mom,) = after(new, slots.mom)
+        return new, MomentumSlots(moved(new, mom, grad))
