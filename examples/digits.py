@@ -1,6 +1,6 @@
 """Trains a small convolutional network on handwritten digits, then compares eight optimizers.
 
-Run `python examples/digits.py`; `--short` trains a little only. The picture is written to
+Run `python examples/digits.py`; `--quick` trains a little only. The picture is written to
 `examples/figures/digits.png`, or to where `--figure` says.
 """
 
@@ -204,10 +204,10 @@ def name_ends(axes: Any, names: list[str], lines: list[list[float]]) -> None:
 def main(arguments: list[str] | None = None) -> float:
     """Trains, compares, draws; returns the held-out accuracy of the first training."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--short", action="store_true", help="a few epochs only")
+    parser.add_argument("--quick", "--short", action="store_true", help="a few epochs only")
     parser.add_argument("--figure", type=pathlib.Path, default=FIGURE)
     options = parser.parse_args(arguments)
-    epochs, compared = (2, 1) if options.short else (20, 12)
+    epochs, compared = (2, 1) if options.quick else (20, 12)
     data = load()
     opt = mxopt.Adam(lr_scheduler=cosine(0.003, epochs), wd=1e-4, wd_mult={"*/bias": 0.0})
     _, accuracies = train(opt, data, epochs, name="Adam, main job")

@@ -3,7 +3,8 @@
 Weights, activations and gradients are float16; the optimizer keeps float32 masters. Some batches
 are damaged on purpose, so that their gradients overflow: the step is skipped and the scale halved.
 
-    python examples/mixed_precision.py --figure mixed_precision.png
+    python examples/mixed_precision.py          # half a minute on a laptop
+    python examples/mixed_precision.py --quick  # a few seconds
 """
 
 import argparse
@@ -24,8 +25,7 @@ from jaxmxopt.amp import DynamicLossScaler, LossScale, all_finite
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-BATCH, WIDTH, STEPS = 128, 128, 1500
-DAMAGED = (350, 351, 1020)
+BATCH, WIDTH = 128, 128
 
 
 class Digits(NamedTuple):
@@ -80,7 +80,7 @@ def loss_of(params: list[dict[str, jax.Array]], images: jax.Array, labels: jax.A
     return -jnp.mean(jnp.take_along_axis(chances, labels[:, None], axis=1))
 
 
-def train(data: Digits, dtype: Any, damaged: Sequence[int] = ()) -> tuple[Any, History]:
+def train(data: Digits, dtype: Any, steps: int, damaged: Sequence[int] = ()) -> tuple[Any, History]:
     """Trains with a loss scale; a step whose gradients are not finite changes no weight."""
     # A window shorter than MXNet's 2000 steps, as the training is short too.
     scaler = DynamicLossScaler(scale_window=100)
@@ -102,7 +102,7 @@ def train(data: Digits, dtype: Any, damaged: Sequence[int] = ()) -> tuple[Any, H
     state, scale = opt.init(params), scaler.init()
     draw = np.random.default_rng(2)
     seen: list[Any] = []
-    for number in range(STEPS):
+    for number in range(steps):
         chosen = draw.integers(0, len(data.train_y), BATCH)
         images = data.train_x[chosen] * (1e6 if number in damaged else 1)
         params, state, scale, now = step(params, state, scale, images, data.train_y[chosen])
@@ -120,7 +120,7 @@ def draw(history: History, plain: History, path: pathlib.Path) -> None:
     figure, (top, bottom) = plt.subplots(
         2, 1, figsize=(8, 5.5), sharex=True, layout="constrained", height_ratios=(1, 1)
     )
-    steps = np.arange(STEPS)
+    steps = np.arange(len(history.loss))
     for name, run, colour, width in (("float32", plain, "0.75", 4), ("float16", history, "C0", 1)):
         kept = np.where(run.finite, run.loss, np.nan)
         top.semilogy(steps, kept, label=name, color=colour, linewidth=width)
@@ -130,7 +130,7 @@ def draw(history: History, plain: History, path: pathlib.Path) -> None:
     skipped = ~history.finite
     bottom.plot(steps[skipped], history.scale[skipped], "x", color="C3", label="overflow, skipped")
     bottom.set_yscale("log", base=2)
-    bottom.set(xlabel="step", ylabel="loss scale", xlim=(0, STEPS))
+    bottom.set(xlabel="step", ylabel="loss scale", xlim=(0, len(steps)))
     bottom.legend(frameon=False, loc="lower right")
     for axes in (top, bottom):
         axes.spines[["top", "right"]].set_visible(False)
@@ -138,19 +138,22 @@ def draw(history: History, plain: History, path: pathlib.Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Trains in both precisions, and says how each did."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     default = pathlib.Path(__file__).parent / "figures" / "mixed_precision.png"
     parser.add_argument("--figure", type=pathlib.Path, default=default, help="where to draw")
-    figure = parser.parse_args().figure
+    parser.add_argument("--quick", action="store_true", help="a tenth of the steps")
+    options = parser.parse_args(arguments)
+    figure = options.figure
+    steps, damaged = (150, (35, 36, 102)) if options.quick else (1500, (350, 351, 1020))
     data = digits()
-    params, history = train(data, jnp.float16, DAMAGED)
-    plain_params, plain = train(data, jnp.float32)
+    params, history = train(data, jnp.float16, steps, damaged)
+    plain_params, plain = train(data, jnp.float32, steps)
     print(f"float32: {accuracy(plain_params, data):.1%} of the test digits")
     print(f"float16: {accuracy(params, data):.1%} of the test digits")
     skipped = np.flatnonzero(~history.finite)
-    print(f"skipped: {', '.join(map(str, skipped))} of {STEPS} steps, damaged were {DAMAGED}")
+    print(f"skipped: {', '.join(map(str, skipped))} of {steps} steps, damaged were {damaged}")
     draw(history, plain, figure)
     print(f"drawn: {figure}")
 
