@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import tqdm
 
-from benchmarks import measure, report
+from benchmarks import lazy_rows, measure, report
 from benchmarks.trees import TREES
 
 ALGORITHMS = ("adam", "sgd", "adamw", "rmsprop", "lamb", "adagrad")
@@ -47,6 +47,14 @@ def plan(quick: bool, mxnet: pathlib.Path | None, tick: Callable[[], None]) -> l
     tasks += [lambda t=t: measure.compiling(t, tick) for t in trees]
     tasks += [lambda: measure.single_weight(rounds, mxnet, tick)]
     tasks += [lambda: measure.trainer(rounds, mxnet, tick)]
+    height, rows = (250_000, 1024) if quick else (1_000_000, 4096)
+    kinds = {"ascending": rows, "shuffled": rows, "duplicate": 2 * rows}
+    tasks += [
+        lambda k=k, n=n: lazy_rows.measured(k, n, height, 6 * rounds, mxnet, tick)
+        for k, n in kinds.items()
+    ]
+    tasks += [lambda: lazy_rows.dense_and_height(rows, height, 6 * rounds, tick)]
+    tasks += [lambda t=t: measure.peak_memory(t) for t in trees]
     return tasks
 
 

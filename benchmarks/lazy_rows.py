@@ -22,6 +22,11 @@ from benchmarks.timing import interleaved, seconds
 
 RATE, WIDTH = 1e-3, 64
 Indices = np.ndarray[Any, np.dtype[np.int32]]
+Tick = Callable[[], None]
+
+
+def skip() -> None:
+    """Shows no progress."""
 
 
 def drawn(kind: str, rows: int, height: int) -> Indices:
@@ -83,7 +88,7 @@ def torch_sparse(indices: Indices, height: int) -> Callable[[], float]:
 
 
 def measured(
-    kind: str, rows: int, height: int, rounds: int, mxnet: pathlib.Path | None
+    kind: str, rows: int, height: int, rounds: int, mxnet: pathlib.Path | None, tick: Tick = skip
 ) -> dict[str, Any]:
     """One case: milliseconds of each contender, and ours as a ratio to each."""
     indices = drawn(kind, rows, height)
@@ -95,24 +100,24 @@ def measured(
         case = {"kind": "lazy", "rows": rows, "shape": [height, WIDTH]}
         runs["mxnet"] = process = MXNetProcess(mxnet, case)
     try:
-        found = interleaved(runs, rounds)
+        found = interleaved(runs, rounds, tick)
     finally:
         if process is not None:
             process.close()
     return _row(f"{rows} {kind} rows of {height}", found)
 
 
-def dense_and_height(rows: int, height: int, rounds: int) -> dict[str, Any]:
+def dense_and_height(rows: int, height: int, rounds: int, tick: Tick = skip) -> dict[str, Any]:
     """The rows of the whole table against those of a quarter, and against the dense update."""
     runs = {
         "jaxmxopt": ours(drawn("ascending", rows, height), height),
         "a quarter of the height": ours(drawn("ascending", rows, height // 4), height // 4),
     }
-    found = interleaved(runs, rounds)
+    found = interleaved(runs, rounds, tick)
     if importlib.util.find_spec("optax"):
         indices = drawn("ascending", rows, height)
         dense = {"jaxmxopt": runs["jaxmxopt"], "optax, dense": optax_dense(indices, height)}
-        found["optax, dense"] = interleaved(dense, max(rounds // 5, 3))["optax, dense"]
+        found["optax, dense"] = interleaved(dense, max(rounds // 5, 3), tick)["optax, dense"]
     return _row(f"height and density, {rows} rows of {height}", found)
 
 

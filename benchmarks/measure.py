@@ -1,6 +1,7 @@
 """What is measured: each function gives rows of a case, its milliseconds and its ratios."""
 
 import functools
+import json
 import os
 import pathlib
 import subprocess
@@ -126,6 +127,30 @@ opt, params = mxopt.Adam(), [jnp.zeros((64, 64)), *[jnp.zeros(64)] * 200]
 jax.block_until_ready(opt.step(params, params, opt.init(params)))
 print(len(compiled))
 """
+
+
+PEAK = """
+import json, pathlib, sys, jax, jax.numpy as jnp, jaxmxopt as mxopt
+def status(name):
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+opt, params = mxopt.Adam(), [jnp.full(shape, 0.5) for shape in json.loads(sys.argv[1])]
+grads, state = [p * 2 for p in params], opt.init(params)
+params, state = jax.block_until_ready(opt.step(params, grads, state, donate=True))
+held = sum(leaf.nbytes for leaf in jax.tree.leaves((params, grads, state)))
+pathlib.Path("/proc/self/clear_refs").write_text("5")
+before = status("VmRSS")
+for _ in range(3):
+    params, state = jax.block_until_ready(opt.step(params, grads, state, donate=True))
+print((status("VmHWM") - before) / held)
+"""
+
+
+def peak_memory(tree: str) -> Row:
+    """What the process needs at most during a donated step, beside what it holds, as a share."""
+    command = [sys.executable, "-c", PEAK, json.dumps(TREES[tree]())]
+    share = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return {"case": f"process memory adam {tree}", "beside params, grads and state": share}
 
 
 def second_process(folder: pathlib.Path) -> Row:

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import jax
 import numpy as np
-from stateful_replay import replay
+from stateful_replay import expected_numbers, numbers, replay
 from trajectories import FILES, Trajectory, cases
 
 # Sums over a weight or a row come in another order, and so round otherwise.
@@ -33,8 +33,10 @@ SUMS = {
 def compare(trajectory: Trajectory) -> dict[str, Any]:
     """Replays a trajectory: is every array equal to the bit at every step, and how far off?"""
     case, off, equal = trajectory.case, 0.0, True
-    expected = [trajectory.expected(k) for k in case["indices"]]
+    expected, counted = [trajectory.expected(k) for k in case["indices"]], True
     for number, step in enumerate(replay(trajectory)):
+        mine = numbers(step.optimizer, list(case["indices"]))
+        counted = counted and mine == expected_numbers(trajectory, number)
         for k in case["indices"]:
             for name, array in step.arrays(k).items():
                 wanted = expected[k][name][number]
@@ -49,6 +51,7 @@ def compare(trajectory: Trajectory) -> dict[str, Any]:
         "strategy": case["kwargs"].get("warmup_strategy"),
         "exact_scalars": case["exact_scalars"],
         "equal": bool(equal),
+        "same numbers": counted,
         "off": off,
     }
 

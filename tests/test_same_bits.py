@@ -35,6 +35,10 @@ def test_elementwise_trajectories_are_equal_to_the_bit(results: list[dict[str, A
     assert [result["id"] for result in demanded if not result["equal"]] == []
 
 
+def test_counts_rates_and_decays_are_equal(results: list[dict[str, Any]]) -> None:
+    assert [result["id"] for result in results if not result["same numbers"]] == []
+
+
 def test_the_others_are_near(results: list[dict[str, Any]]) -> None:
     far = [r["id"] for r in results if not r["half"] and r["off"] > 16]
     assert far == []

@@ -14,7 +14,8 @@ import jaxmxopt as mxopt
 from jaxmxopt import lr_scheduler
 
 # `make test-mxnet` replays trajectories that it has just recorded.
-DATA = Path(os.environ.get("JAXMXOPT_TRAJECTORIES", Path(__file__).parent / "reference" / "data"))
+FRESH = os.environ.get("JAXMXOPT_TRAJECTORIES")
+DATA = Path(FRESH or Path(__file__).parent / "reference" / "data")
 FILES = sorted(path.stem for path in DATA.glob("*.npz") if path.stem != "schedulers")
 
 Case = Mapping[str, Any]
@@ -32,6 +33,11 @@ def cases(*files: str) -> list[Any]:
     return [
         pytest.param(Trajectory(file, case), id=case) for file in files for case in _file(file)[0]
     ]
+
+
+def some_cases(every: int, *files: str) -> list[Any]:
+    """A part of the cases, for what other tests replay too; of fresh trajectories all."""
+    return cases(*files)[:: 1 if FRESH else every]
 
 
 class Trajectory:
