@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 SEED ?= 0
 
-.PHONY: test lint demo bench docs docs-check test-mxnet clean
+.PHONY: test lint demo bench dist docs docs-check test-mxnet clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -43,12 +43,19 @@ bench: .bench/.ready .mxnet/1.9.1/bin/python  ## against optax, torch and MXNet:
 	touch $@
 
 docs: .docs/.ready  ## the site in docs/_build/html, without warnings, its links checked
-	JAX_PLATFORMS=cpu .docs/venv/bin/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	JAX_PLATFORMS=cpu .docs/venv/bin/python -m sphinx -E -a -W --keep-going -q -b html docs docs/_build/html
 	JAX_PLATFORMS=cpu .docs/venv/bin/python -m sphinx -W --keep-going -q -b linkcheck docs docs/_build/links
 
 docs-check: docs  ## looks at the site in a browser; needs chromium
 	.docs/venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".[docs-check]"
 	.docs/venv/bin/python docs/check_site.py $(ARGS)
 
+dist:  ## a wheel and an sdist, each tried in an empty environment
+	rm -rf build dist
+	$(PYTHON) -m venv .dist
+	.dist/bin/python -m pip install --quiet --disable-pip-version-check build
+	.dist/bin/python -m build --outdir dist .
+	.dist/bin/python tests/check_dist.py dist
+
 clean:
-	rm -rf $(VENV) .mxnet .bench .docs docs/_build build dist *.egg-info
+	rm -rf $(VENV) .mxnet .bench .docs .dist docs/_build build dist *.egg-info

@@ -35,6 +35,7 @@ IDS = "() => [...document.querySelectorAll('[id]')].map(e => e.id)"
 TOO_WIDE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 FORMULAS = "() => document.querySelectorAll('.math').length"
 DRAWN = "() => document.querySelectorAll('mjx-container').length"
+FINISHED = "() => document.querySelector('.search-summary')?.innerText.includes('finished')"
 WRONG = "() => document.querySelectorAll('[data-mml-node=merror], mjx-merror').length"
 
 
@@ -157,10 +158,7 @@ def search(browser: Browser, base: str, findings: Findings) -> None:
         page.goto(base)
         page.fill("input[name=q]", words)
         page.keyboard.press("Enter")
-        page.wait_for_selector("#search-results li a")
-        page.wait_for_function(
-            "() => document.querySelector('#search-results h2 ~ p, .search-summary')"
-        )
+        page.wait_for_function(FINISHED)
         found = page.evaluate(
             "() => [...document.querySelectorAll('#search-results li a')].map(a => a.href)"
         )

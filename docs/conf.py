@@ -5,6 +5,7 @@ Nothing of the site comes from another host: MathJax, fonts and search lie besid
 
 import dataclasses
 import importlib.resources
+import inspect
 
 import jaxmxopt
 from jaxmxopt._config import Config
@@ -64,16 +65,17 @@ def short_signature(app, what, name, obj, options, signature, returns):
     del app, name, options
     if what != "class" or not isinstance(obj, type) or not issubclass(obj, Config):
         return None
-    fields = obj.__dataclass_fields__
-    common = jaxmxopt.OptimizerDef.__dataclass_fields__
+    if signature and not signature.startswith("(*"):
+        given = inspect.signature(obj).parameters.values()
+        bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in given]
+        return str(inspect.Signature(bare)), returns
+    common = {field.name: field.default for field in dataclasses.fields(jaxmxopt.OptimizerDef)}
     shared = obj is not jaxmxopt.OptimizerDef and issubclass(obj, jaxmxopt.OptimizerDef)
     own = [
         field.name if field.default is dataclasses.MISSING else f"{field.name}={field.default!r}"
-        for field in fields.values()
-        if not (shared and field.name in common and field.default == common[field.name].default)
+        for field in dataclasses.fields(obj)
+        if not (shared and field.name in common and field.default == common[field.name])
     ]
-    if signature and not signature.startswith("(*"):
-        return "(" + ", ".join(own) + ")", returns
     return "(*, " + ", ".join([*own, *(["**common"] if shared else [])]) + ")", returns
 
 

@@ -1,7 +1,9 @@
 """The command line: look into files of states and weights, and convert them.
 
-python -m jaxmxopt inspect FILE
-python -m jaxmxopt convert IN OUT
+There are two commands::
+
+    python -m jaxmxopt inspect FILE
+    python -m jaxmxopt convert IN OUT
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """States over a mesh of devices: as the weights are, or divided among replicas.
 
-Both functions give shardings for `jax.jit`, a tree like `opt.init(params)`:
+Both functions give shardings for `jax.jit`, a tree like `opt.init(params)`::
 
     shardings = sharding.divided(opt, params, "data")
     state = jax.jit(opt.init, out_shardings=shardings)(params)
