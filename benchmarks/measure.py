@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -109,10 +110,26 @@ def compiling(tree: str, tick: Tick) -> Row:
             "lower": marks[2] - marks[1],
             "compile": marks[3] - marks[2],
             "temporary share": memory.temp_size_in_bytes / used,
+            "kernels": _kernels(compiled.as_text()),
         }
         medians[name] = 1e3 * (marks[3] - marks[0])
         tick()
     return _row(f"compiling adam {tree}", medians, parts=parts)
+
+
+def _kernels(program: str) -> int:
+    """How many kernels a run of a compiled program launches, calls followed, loops once."""
+    bodies = dict(
+        re.findall(r"^(?:ENTRY )?%(\S+) \(.*?\{\n(.*?)^\}", program, re.MULTILINE | re.DOTALL)
+    )
+    entry = re.search(r"^ENTRY %(\S+) ", program, re.MULTILINE)
+
+    def launched(name: str) -> int:
+        kinds = re.findall(r" = .*? (fusion|copy|reduce|custom-call|call)\(.*", bodies[name])
+        called = re.findall(r" call\(.*to_apply=%([\w.-]+)", bodies[name])
+        return len(kinds) - len(called) + sum(map(launched, called))
+
+    return launched(entry.group(1)) if entry else 0
 
 
 CACHED = """

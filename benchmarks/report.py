@@ -86,13 +86,16 @@ def _means(steps: list[Row]) -> list[str]:
 
 
 def _compiling(rows: list[Row]) -> list[str]:
-    lines = ["| case | trace | lower | compile | all | / optax | temporaries |", "|---" * 7 + "|"]
+    lines = [
+        "| case | trace | lower | compile | all | / optax | kernels a step | temporaries |",
+        "|---" * 8 + "|",
+    ]
     for row in rows:
         parts = row["parts"]["jaxmxopt"]
         numbers = [f"{parts[name]:.2f}" for name in ("trace", "lower", "compile")]
         numbers += [f"{row['milliseconds']['jaxmxopt'] / 1e3:.2f}", f"{row['ratios']['optax']:.2f}"]
-        share = f"{100 * parts['temporary share']:.2g} %"
-        lines.append(f"| {row['case']} | {' | '.join(numbers)} | {share} |")
+        numbers += [str(parts["kernels"]), f"{100 * parts['temporary share']:.2g} %"]
+        lines.append(f"| {row['case']} | {' | '.join(numbers)} |")
     return lines
 
 

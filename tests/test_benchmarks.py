@@ -1,0 +1,71 @@
+"""The benchmarks run, on small trees, and report what they found; how long is not tested."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from benchmarks import contenders, lazy_rows, measure, report
+from benchmarks.timing import interleaved
+
+ALGORITHMS = list(contenders.OURS)
+
+
+def skip():
+    pass
+
+
+@pytest.fixture(autouse=True)
+def small_trees(monkeypatch):
+    small = {"resnet50": lambda: [(8, 4, 3, 3), (8,), (8,)], "small1000": lambda: [(4,)] * 100}
+    for module in (measure, report):
+        monkeypatch.setattr(module, "TREES", small)
+    # optax relies on implicit promotion.
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def test_contenders_take_turns_and_the_first_round_warms():
+    calls = []
+    runs = {name: lambda name=name: calls.append(name) or len(calls) for name in "ab"}
+    assert interleaved(runs, 2) == {"a": 1e3 * 4.5, "b": 1e3 * 4.5}
+    assert "".join(calls) == "abbaab"
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_steps_of_all_contenders(algorithm):
+    row = measure.steps("resnet50", algorithm, 1, None, skip)
+    assert row["case"] == f"{algorithm} resnet50"
+    assert set(row["ratios"]) >= {"optax", "limit"}
+    assert row["ratios"]["optax"] == pytest.approx(
+        row["milliseconds"]["jaxmxopt"] / row["milliseconds"]["optax"]
+    )
+
+
+def test_ours_and_optax_take_the_same_first_adam_step():
+    weights, grads = (contenders.arrays_of([(8, 4)], seed) for seed in (0, 1))
+    opt, tx, params = contenders.OURS["adam"](), contenders.OPTAX["adam"](), jnp.asarray(weights[0])
+    mine, _ = opt.step(params, jnp.asarray(grads[0]), opt.init(params))
+    updates, _ = tx.update(jnp.asarray(grads[0]), tx.init(params))
+    assert jnp.allclose(mine, optax.apply_updates(params, updates), atol=1e-6)
+
+
+def test_the_report_has_a_line_for_every_row_and_a_picture_for_every_tree(tmp_path):
+    rows = [measure.steps(tree, "adam", 1, None, skip) for tree in ("resnet50", "small1000")]
+    rows.append(measure.steps_in_jit("resnet50", "adam", 1, skip))
+    rows.append(measure.compiling("small1000", skip))
+    rows.append(lazy_rows.measured("duplicate", 8, 64, 1, None))
+    rows.append(lazy_rows.dense_and_height(8, 64, 1))
+    rows.append(measure.peak_memory("resnet50"))
+    machine = {"device": "cpu", "cores": 2, "versions": {"jax": "0"}}
+    report.write({"machine": machine, "rows": rows}, tmp_path, "cpu")
+    text = (tmp_path / "cpu.md").read_text()
+    assert all(row["case"] in text for row in rows)
+    assert rows[3]["parts"]["jaxmxopt"]["kernels"] > 1
+    assert re.search(r"compiling adam small1000 (\| [\d.e-]+ ){6}\| [\d.e-]+ % \|", text)
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "cpu-resnet50.png",
+        "cpu-small1000.png",
+    }
