@@ -305,6 +305,32 @@ def test_exact_updates_need_one_state_of_a_definition():
         apply_updates(tree(0), tree(1), optax.EmptyState())
 
 
+def test_exact_updates_need_the_state_of_all_weights():
+    tx, params = optax.masked(as_optax(mxopt.SGD()), {"a": True, "b": False, "c": True}), tree(0)
+    with pytest.raises(ValueError, match=r"^apply_updates: state must be of all weights, got one"):
+        apply_updates(params, params, tx.init(params))
+
+
+@pytest.mark.parametrize("wrap", ["inject_hyperparams", "MultiSteps", "apply_if_finite"])
+@jax.numpy_dtype_promotion("standard")
+def test_exact_updates_go_through_what_optax_wraps_around(wrap):
+    opt = mxopt.SGD(learning_rate=1e-3, multi_precision=True)
+    tx = {
+        "inject_hyperparams": lambda: optax.inject_hyperparams(as_optax(mxopt.SGD))(
+            learning_rate=1e-3, multi_precision=True
+        ),
+        "MultiSteps": lambda: optax.MultiSteps(as_optax(opt), 1),
+        "apply_if_finite": lambda: optax.apply_if_finite(as_optax(opt), 1),
+    }[wrap]()
+    params = tree(0, jnp.bfloat16)
+    state, exact, inner = tx.init(params), params, opt.init(params)
+    for seed in (1, 2):
+        updates, state = tx.update(tree(seed, jnp.bfloat16), state, params)
+        params = apply_updates(params, updates, state)
+        exact, inner = opt.step(exact, tree(seed, jnp.bfloat16), inner)
+    assert_same(params, exact)
+
+
 def test_exact_updates_reach_the_masters_in_wrappers():
     opt = mxopt.EMA(
         mxopt.Groups({"a": mxopt.SGD(learning_rate=1e-3, multi_precision=True), "*": mxopt.SGD()})

@@ -134,13 +134,20 @@ def apply_updates(params: Params, updates: Any, state: Any) -> Params:
         The new weights.
 
     Raises:
-        ValueError: there is no state of a definition in the state, or more than one.
+        ValueError: there is no state of a definition in the state, or more than one, or it is of
+            some of the weights, as in `optax.masked`. `jaxmxopt.Groups` has one state of all.
     """
     nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, State))
     found = [node for node in nodes if isinstance(node, State)]
     if len(found) != 1:
         raise ValueError(f"apply_updates: state must hold one state of as_optax, got {len(found)}.")
-    known = masters(params, found[0])
+    try:
+        known = masters(params, found[0])
+    except ValueError:
+        raise ValueError(
+            "apply_updates: state must be of all weights, got one of some; jaxmxopt.Groups takes "
+            "the place of optax.masked."
+        ) from None
     added = optax.apply_updates(params, updates)  # pyright: ignore[reportArgumentType]
     return jax.tree_util.tree_map_with_path(
         lambda path, weight: _rounded(known.get(path_name(path)), weight), added
