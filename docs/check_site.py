@@ -13,11 +13,11 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import unquote, urldefrag
 
 import tqdm
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
 
 SITE = pathlib.Path(__file__).parent / "_build" / "html"
 # What is searched for, and a page that must be found.
@@ -100,7 +100,8 @@ def open_page(browser: Browser, base: str, path: str, findings: Findings) -> Non
     page.evaluate("() => document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
     formulas = page.evaluate(FORMULAS)
     if formulas:
-        page.wait_for_function(f"({DRAWN})() > 0 && MathJax.startup.promise.then(() => true)")
+        with suppress(TimeoutError):
+            page.wait_for_function(f"({DRAWN})() > 0 && MathJax.startup.promise.then(() => true)")
         drawn = page.evaluate(DRAWN)
         findings.unless(drawn >= formulas, f"{path}: {drawn} of {formulas} formulas drawn")
         findings.unless(not page.evaluate(WRONG), f"{path}: a formula is wrong")
@@ -122,6 +123,8 @@ def open_page(browser: Browser, base: str, path: str, findings: Findings) -> Non
 def copy(page: Page, path: str, findings: Findings) -> None:
     """Presses the first copy button and the last."""
     buttons = page.locator("button.copybtn")
+    blocks = page.locator("div.highlight > pre").count()
+    findings.unless(buttons.count() >= blocks, f"{path}: {blocks} blocks of code do not copy")
     for number in sorted({0, buttons.count() - 1}) if buttons.count() else ():
         block = buttons.nth(number).locator("xpath=..")
         block.hover()
@@ -158,7 +161,8 @@ def search(browser: Browser, base: str, findings: Findings) -> None:
         page.goto(base)
         page.fill("input[name=q]", words)
         page.keyboard.press("Enter")
-        page.wait_for_function(FINISHED)
+        with suppress(TimeoutError):
+            page.wait_for_function(FINISHED)
         found = page.evaluate(
             "() => [...document.querySelectorAll('#search-results li a')].map(a => a.href)"
         )

@@ -2,13 +2,18 @@
 
 import pathlib
 import re
+import sys
 
 import pytest
+from samples import ALGORITHMS
 
 import jaxmxopt
 from jaxmxopt import amp, checkpoint, interop, lr_scheduler, mxnet_files, sharding
 
-DOCS = pathlib.Path(__file__).parents[1] / "docs"
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "docs"))
+import draw_paths
+
+DOCS = pathlib.Path(draw_paths.__file__).parent
 REFERENCE = "\n".join(page.read_text() for page in sorted((DOCS / "api").glob("*.md")))
 CONTENTS = re.findall(r"```\{toctree\}\n(.*?)```", (DOCS / "index.md").read_text(), re.DOTALL)
 
@@ -45,3 +50,14 @@ def test_every_page_is_in_the_contents():
         if page != "index" and not any(pathlib.PurePath(page).match(p) for p in patterns)
     ]
     assert left == []
+
+
+def test_every_algorithm_is_drawn():
+    drawn = {kind for _, kind, _ in draw_paths.ALGORITHMS}
+    assert {cls for cls in ALGORITHMS if cls not in drawn} == {jaxmxopt.ccSGD, jaxmxopt.Test}
+
+
+def test_a_drawn_path_leads_down():
+    path = draw_paths.walk(jaxmxopt.Adam, {})
+    assert path.points.shape == (draw_paths.STEPS + 1, 2)
+    assert path.end < 1e-6
