@@ -53,6 +53,14 @@ def fixed_seeds() -> None:
     np.random.seed(0)  # noqa: NPY002
 
 
+@pytest.fixture(scope="module")
+def compiled_quickly() -> Iterator[None]:
+    """For modules where what is computed counts, and most of the time would go into compiling."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def x64() -> Iterator[None]:
     """64-bit types for one test."""

@@ -16,6 +16,8 @@ import jaxmxopt as mxopt
 from jaxmxopt import sharding
 from jaxmxopt.interop import apply_updates, as_optax, from_optax
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 class Affine(nnx.Module):
     def __init__(self):

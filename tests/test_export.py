@@ -15,6 +15,8 @@ import jaxmxopt as mxopt
 from jaxmxopt.amp import DynamicLossScaler
 from jaxmxopt.interop import from_optax
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 WRAPPED = {
     "Accumulate": lambda: mxopt.Accumulate(mxopt.Adam(), every=2),
     "EMA": lambda: mxopt.EMA(mxopt.SGD(momentum=0.9)),

@@ -11,6 +11,8 @@ import jaxmxopt as mxopt
 from jaxmxopt.interop import FromOptax, as_optax, from_optax
 from jaxmxopt.lr_scheduler import PolyScheduler
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 BY_ELEMENT = {
     "adam": lambda: optax.adam(0.1),
     "adamw": lambda: optax.adamw(0.1, weight_decay=0.1),

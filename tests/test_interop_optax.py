@@ -13,6 +13,7 @@ import jaxmxopt as mxopt
 from jaxmxopt.interop import apply_updates, as_optax
 from jaxmxopt.lr_scheduler import CosineScheduler
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 STEPS = 2000
 
 
