@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.experimental.xla_metadata import set_xla_metadata
+
+from jaxmxopt._numeric import hidden
 
 __all__ = ["after", "apart", "first"]
 
@@ -48,8 +49,6 @@ def after(done: jax.Array, *arrays: jax.Array) -> Any:
 
     What is computed from them can so be written over what `done` was computed from.
     """
-    if jax.default_backend() != "cpu":
-        return arrays
-    # True of every number. XLA leaves it to be found by LLVM, when the order is settled.
-    always = (done == done) | (done != done)
-    return tuple(jnp.where(always, array, 0) for array in arrays)
+    return tuple(
+        hidden(done, array) if jax.default_backend() == "cpu" else array for array in arrays
+    )

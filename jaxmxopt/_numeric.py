@@ -5,13 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.core import Tracer
 
 __all__ = [
     "clip",
     "compute_dtype",
     "divide",
+    "hidden",
     "norm",
     "one_minus_power",
     "scalar_like",
@@ -68,15 +68,24 @@ def sign(x: jax.Array) -> jax.Array:
     return (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)
 
 
-def divide(a: Any, b: Any) -> jax.Array:
+def divide(a: Any, b: Any, beside: Any = None) -> jax.Array:
     """Returns `a / b`, rounded once.
 
-    XLA would multiply by a rounded reciprocal where `b` is a scalar or a square root. The barrier
-    that stops it costs nothing on a CPU; elsewhere it would keep loops from being fused.
+    XLA on a CPU would multiply by a rounded reciprocal where `b` is a scalar or a square root.
+    Where `a` costs more than an addition, `beside` is an array of its shape that is read anyway:
+    what is used several times is stored before.
     """
     if jax.default_backend() == "cpu":
-        b = lax.optimization_barrier(jnp.broadcast_to(b, jnp.broadcast_shapes(a.shape, b.shape)))
+        b = hidden(a if beside is None else beside, b)
     return a / b
+
+
+def hidden(by: jax.Array, x: Any) -> jax.Array:
+    """Returns `x` in the shape of `by`, in a form in which XLA can find no identity.
+
+    A choice by what is true of every number: LLVM finds that out in the end, and it costs nothing.
+    """
+    return jnp.where((by == by) | (by != by), x, 1)
 
 
 def norm(x: jax.Array) -> jax.Array:

@@ -73,12 +73,12 @@ class Ftrl(OptimizerDef):
 
         def leader(z: Any, n: Any, grad: Any, weight: Any) -> Any:
             g = slope(grad)
-            return z + (g - divide((sqrt(n + g * g) - sqrt(n)) * weight, rates.lr))
+            return z + (g - divide((sqrt(n + g * g) - sqrt(n)) * weight, rates.lr, z))
 
         z = first(leader, slots.z, slots.n, grad, weight)
         (n,) = after(z, slots.n)
         n = n + slope(grad) * slope(grad)
-        below = divide(self.beta + sqrt(n), rates.lr) + rates.wd
-        new = (sign(z) * self.lamda1 - z) / jnp.where(below == 0, 1, below)
-        new = new * (jnp.abs(z) > self.lamda1).astype(z.dtype)
-        return new, FtrlSlots(z, n)
+        below = divide(self.beta + sqrt(n), rates.lr, n) + rates.wd
+        active = jnp.abs(z) > self.lamda1
+        new = (sign(z) * self.lamda1 - z) / jnp.where(active, below, 1)
+        return jnp.where(active, new, 0), FtrlSlots(z, n)

@@ -153,7 +153,7 @@ class LBSGD(OptimizerDef):
         return new, LBSGDSlots(mom, jnp.where(due, 0, cum_grad + grad), num_cums)
 
     def _mean(self, rates: Any, cum_grad: Any, grad: Any) -> Any:
-        return divide(cum_grad + grad, rates.batch_scale)
+        return divide(cum_grad + grad, rates.batch_scale, grad)
 
 
 def _trust(rates: Any, weight: Any, mean: Any) -> Any:

@@ -1,0 +1,129 @@
+"""How far `step` over a whole tree is from `update` of every weight, in the fast forms' cases.
+
+    XLA_FLAGS=--xla_cpu_max_isa=AVX python tests/fast_forms.py ALGORITHM...
+
+A line of JSON for each algorithm: the largest differences in units of float32's rounding, as a
+tree and as two trees under `vmap`. The flag keeps XLA from fusing multiply and add, which it does
+in other places in other loops; with it they must all be 0.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+sys.path.insert(0, str(Path(__file__).parent))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from samples import is_real, make
+
+import jaxmxopt as mxopt
+from jaxmxopt import _layout
+
+# By element, so that the order of a sum plays no part. GroupAdaGrad, LARS, LAMB, LANS have sums.
+ELEMENTWISE = [
+    "AdaBelief",
+    "AdaDelta",
+    "AdaGrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "DCASGD",
+    "FTML",
+    "Ftrl",
+    "LBSGD",
+    "NAG",
+    "Nadam",
+    "RMSProp",
+    "SGD",
+    "SGLD",
+    "Signum",
+    "Test",
+    "ccSGD",
+]
+STEPS = 3
+# Vectors that share arrays, where two are enough, of two dtypes; a convolution.
+SHAPES = {f"v{k}": (16,) for k in range(12)} | {f"h{k}": (8,) for k in range(3)}
+SHAPES |= {"conv": (8, 5, 3, 3)}
+
+
+def tree(seed: int) -> dict[str, Any]:
+    """Weights or gradients; those named h are of bfloat16, and get masters."""
+    draw = np.random.default_rng(seed)
+    dtypes = {name: jnp.bfloat16 if name[0] == "h" else jnp.float32 for name in SHAPES}
+    return {name: jnp.asarray(draw.normal(size=SHAPES[name]), dtypes[name]) for name in SHAPES}
+
+
+def definition(name: str) -> mxopt.OptimizerDef:
+    """An algorithm with masters."""
+    return make(getattr(mxopt, name), multi_precision=True)
+
+
+def gradients() -> list[Any]:
+    """Those of all steps."""
+    return [tree(seed) for seed in range(2, 2 + STEPS)]
+
+
+def plain(opt: mxopt.OptimizerDef, params: Any, grads: Iterable[Any]) -> Any:
+    """Weight by weight, each in the shape it has."""
+    states = {key: opt.create_state_multi_precision(key, params[key]) for key in params}
+    for step in grads:
+        for key in params:
+            params[key], states[key] = opt.update(key, params[key], step[key], states[key])
+    return params, states
+
+
+def whole(opt: mxopt.OptimizerDef, params: Any, grads: Iterable[Any]) -> Any:
+    """As a tree."""
+    state = opt.init(params)
+    for step in grads:
+        params, state = opt.step(params, step, state, donate=True)
+    return params, state.unpack(params)
+
+
+def mapped(opt: mxopt.OptimizerDef, models: Any, grads: Iterable[Any]) -> Any:
+    """As several trees at once."""
+    stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)  # noqa: E731
+    params = stack(models)
+    state = jax.vmap(opt.init)(params)
+    step = jax.jit(jax.vmap(opt.step))
+    for each in grads:
+        params, state = step(params, stack(each), state)
+    return [jax.tree.map(lambda leaf: leaf[k], (params, state)) for k in range(len(models))]  # noqa: B023
+
+
+def units(actual: Any, expected: Any) -> float:
+    """The largest difference, in roundings of the largest element of its array."""
+    most = 0.0
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        if is_real(a):
+            x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
+            unit = float(jnp.finfo(a.dtype).eps) * np.max(np.abs(y), initial=1e-30)
+            most = max(most, float(np.max(np.abs(x - y))) / unit)
+    return most
+
+
+def compare(name: str) -> dict[str, Any]:
+    """Both differences of one algorithm."""
+    opt = definition(name)
+    grads = gradients()
+    other = [tree(seed) for seed in range(20, 20 + STEPS)]
+    alone = plain(opt, tree(0), grads)
+    first, _ = mapped(opt, [tree(0), tree(1)], zip(grads, other, strict=True))
+    params, state = first
+    return {
+        "algorithm": name,
+        "tree": units(whole(opt, tree(0), grads), alone),
+        "vmap": units((params, state.unpack(params)), alone),
+    }
+
+
+if __name__ == "__main__":
+    _layout.MANY = 2
+    for algorithm in sys.argv[1:] or ELEMENTWISE:
+        print(json.dumps(compare(algorithm)), flush=True)

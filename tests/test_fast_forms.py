@@ -1,0 +1,37 @@
+"""Shared arrays, merged axes and `vmap` give the numbers of plain updates, weight by weight."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import fast_forms
+import pytest
+
+SCRIPT = pathlib.Path(fast_forms.__file__)
+
+
+@pytest.fixture(scope="module")
+def exactly():
+    """What `fast_forms.py` finds where multiply and add are not fused, by algorithm."""
+    done = subprocess.run(
+        [sys.executable, SCRIPT],
+        env=os.environ | {"XLA_FLAGS": "--xla_cpu_max_isa=AVX"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return {found["algorithm"]: found for found in map(json.loads, done.stdout.splitlines())}
+
+
+@pytest.mark.parametrize("name", fast_forms.ELEMENTWISE)
+def test_equal_to_the_bit_without_fused_multiply_add(name, exactly):
+    assert exactly[name] == {"algorithm": name, "tree": 0, "vmap": 0}
+
+
+@pytest.mark.parametrize("name", fast_forms.ELEMENTWISE)
+def test_near_with_it(name):
+    opt, grads = fast_forms.definition(name), fast_forms.gradients()
+    alone = fast_forms.plain(opt, fast_forms.tree(0), grads)
+    assert fast_forms.units(fast_forms.whole(opt, fast_forms.tree(0), grads), alone) <= 2
