@@ -44,7 +44,7 @@ def plan(quick: bool, mxnet: pathlib.Path | None, tick: Callable[[], None]) -> l
         lambda t=t, a=a: measure.steps(t, a, rounds, mxnet, tick) for t, a in cases
     ]
     tasks += [lambda t=t: measure.steps_in_jit(t, "adam", rounds, tick) for t in trees]
-    tasks += [lambda t=t: measure.compiling(t, tick) for t in trees]
+    tasks += [lambda t=t: measure.compiling(t, 1 if quick else 3, tick) for t in trees]
     tasks += [lambda: measure.single_weight(rounds, mxnet, tick)]
     tasks += [lambda: measure.trainer(rounds, mxnet, tick)]
     height, rows = (250_000, 1024) if quick else (1_000_000, 4096)

@@ -121,10 +121,11 @@ def torch_fused(algorithm: str, weights: Arrays, grads: Arrays) -> Run | None:
 
 
 def memory_limit(algorithm: str, weights: Arrays) -> Run:
-    """Each array that the algorithm needs loaded once, by one loop in place.
+    """Each array that the algorithm needs loaded once, and one stored, by one loop in place.
 
     The loop is over one flat array of the size of all weights, with as many operands as the
-    algorithm has arrays: weight, gradient and slots.
+    algorithm has arrays: weight, gradient and slots. Slots would be stored too, but a loop of XLA
+    on a CPU stores one array; stores in place to what is loaded anyway cost little.
     """
     slots = {"adam": 2, "adamw": 2, "lamb": 2, "sgd": 1, "rmsprop": 1, "adagrad": 1}[algorithm]
     size = sum(w.size for w in weights)

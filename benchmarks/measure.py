@@ -84,37 +84,48 @@ def _has_torch() -> bool:
     return True
 
 
-def compiling(tree: str, tick: Tick) -> Row:
+def compiling(tree: str, rounds: int, tick: Tick) -> Row:
     """Tracing, lowering and compiling one Adam step, in processor seconds, caches off."""
-    shapes = TREES[tree]()
-    params = [jnp.zeros(shape) for shape in shapes]
+    params = [jnp.zeros(shape) for shape in TREES[tree]()]
     opt, tx = contenders.OURS["adam"](), contenders.OPTAX["adam"]()
     functions = {
         "jaxmxopt": (lambda p, s, g: opt.step(p, g, s), opt.init(params)),
         "optax": (lambda p, s, g: contenders._optax_step(tx, p, g, s), tx.init(params)),
     }
-    medians, parts = {}, {}
-    for name, (function, state) in functions.items():
-        jax.clear_caches()
-        marks = [time.process_time()]
-        traced = jax.jit(function, donate_argnums=(0, 1)).trace(params, state, params)
-        marks.append(time.process_time())
-        lowered = traced.lower()
-        marks.append(time.process_time())
-        compiled = lowered.compile()
-        marks.append(time.process_time())
-        memory = compiled.memory_analysis()
-        used = memory.argument_size_in_bytes
-        parts[name] = {
-            "trace": marks[1] - marks[0],
-            "lower": marks[2] - marks[1],
-            "compile": marks[3] - marks[2],
-            "temporary share": memory.temp_size_in_bytes / used,
-            "kernels": _kernels(compiled.as_text()),
-        }
-        medians[name] = 1e3 * (marks[3] - marks[0])
-        tick()
+    samples: dict[str, list[Row]] = {name: [] for name in functions}
+
+    def made_ready(name: str) -> float:
+        function, state = functions[name]
+        samples[name].append(_made_ready(function, params, state))
+        return samples[name][-1]["all"]
+
+    runs = {name: functools.partial(made_ready, name) for name in functions}
+    medians = interleaved(runs, rounds, tick)
+    parts = {
+        name: {part: float(np.median([one[part] for one in found[1:]])) for part in found[0]}
+        for name, found in samples.items()
+    }
     return _row(f"compiling adam {tree}", medians, parts=parts)
+
+
+def _made_ready(function: Callable[..., Any], params: Any, state: Any) -> Row:
+    jax.clear_caches()
+    marks = [time.process_time()]
+    traced = jax.jit(function, donate_argnums=(0, 1)).trace(params, state, params)
+    marks.append(time.process_time())
+    lowered = traced.lower()
+    marks.append(time.process_time())
+    compiled = lowered.compile()
+    marks.append(time.process_time())
+    memory = compiled.memory_analysis()
+    return {
+        "trace": marks[1] - marks[0],
+        "lower": marks[2] - marks[1],
+        "compile": marks[3] - marks[2],
+        "all": marks[3] - marks[0],
+        "temporary share": memory.temp_size_in_bytes / memory.argument_size_in_bytes,
+        "kernels": _kernels(compiled.as_text()),
+    }
 
 
 def _kernels(program: str) -> int:

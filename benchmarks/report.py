@@ -94,7 +94,7 @@ def _compiling(rows: list[Row]) -> list[str]:
         parts = row["parts"]["jaxmxopt"]
         numbers = [f"{parts[name]:.2f}" for name in ("trace", "lower", "compile")]
         numbers += [f"{row['milliseconds']['jaxmxopt'] / 1e3:.2f}", f"{row['ratios']['optax']:.2f}"]
-        numbers += [str(parts["kernels"]), f"{100 * parts['temporary share']:.2g} %"]
+        numbers += [f"{parts['kernels']:.0f}", f"{100 * parts['temporary share']:.2g} %"]
         lines.append(f"| {row['case']} | {' | '.join(numbers)} |")
     return lines
 

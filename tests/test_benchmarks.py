@@ -55,7 +55,7 @@ def test_ours_and_optax_take_the_same_first_adam_step():
 def test_the_report_has_a_line_for_every_row_and_a_picture_for_every_tree(tmp_path):
     rows = [measure.steps(tree, "adam", 1, None, skip) for tree in ("resnet50", "small1000")]
     rows.append(measure.steps_in_jit("resnet50", "adam", 1, skip))
-    rows.append(measure.compiling("small1000", skip))
+    rows.append(measure.compiling("small1000", 1, skip))
     rows.append(lazy_rows.measured("duplicate", 8, 64, 1, None))
     rows.append(lazy_rows.dense_and_height(8, 64, 1))
     rows.append(measure.peak_memory("resnet50"))

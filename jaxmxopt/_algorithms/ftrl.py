@@ -79,6 +79,9 @@ class Ftrl(OptimizerDef):
         (n,) = after(z, slots.n)
         n = n + slope(grad) * slope(grad)
         below = divide(self.beta + sqrt(n), rates.lr, n) + rates.wd
-        active = jnp.abs(z) > self.lamda1
-        new = (sign(z) * self.lamda1 - z) / jnp.where(active, below, 1)
-        return jnp.where(active, new, 0), FtrlSlots(z, n)
+        # NaN is not idle: a weight whose gradient was NaN must show it.
+        idle = jnp.abs(z) <= self.lamda1
+        # Where `below` is 0, said of what is cheaper to read twice.
+        unknown = (n == 0) & (self.beta + rates.wd == 0)
+        new = (sign(z) * self.lamda1 - z) / jnp.where(idle | unknown, 1, below)
+        return jnp.where(idle, 0, new), FtrlSlots(z, n)
