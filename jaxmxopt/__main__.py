@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for line in _inspect.lines(given.file):
                 print(line)
         else:
-            print(_convert.convert(given.source, given.target, given.optimizer, given.force))
+            done = _convert.convert(given.source, given.target, given.optimizer, given.force)
+            print(_inspect.printable(done))
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read has enough, such as head. Python would complain when it flushes at the end.
@@ -49,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _failed(message: str) -> int:
-    print(f"jaxmxopt: {message}", file=sys.stderr)
+    # A message may name what stands in a file.
+    shown = "\n".join(map(_inspect.printable, message.splitlines()))
+    print(f"jaxmxopt: {shown}", file=sys.stderr)
     return 1
 
 

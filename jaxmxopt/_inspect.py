@@ -1,7 +1,8 @@
 """What a file of states or weights holds, for people to read: ours and MXNet's."""
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 import jax
@@ -19,7 +20,7 @@ from jaxmxopt._records import from_record
 from jaxmxopt._sparse import RowSparse
 from jaxmxopt._zip import FileError
 
-__all__ = ["Item", "Summary", "is_ours", "lines", "summary"]
+__all__ = ["Item", "Summary", "is_ours", "lines", "printable", "summary"]
 
 _CHUNK = 2**20
 
@@ -51,7 +52,9 @@ def lines(path: str) -> Iterator[str]:
     size = os.stat(path).st_size
     with open(path, "rb") as file:
         facts, items = summary(path, file, size)
-        rows = list(items)
+        with _named(path):
+            rows = [Item(*map(printable, item)) for item in items]
+    facts = [(printable(name), printable(text)) for name, text in facts]
     width = max(len(name) for name, _ in facts)
     yield from (f"{name:<{width}}  {text}" for name, text in facts)
     yield ""
@@ -67,6 +70,11 @@ def lines(path: str) -> Iterator[str]:
     yield ""
     ending = f", {len(culprits)} with NaN or infinity, first {culprits[0]!r}" if culprits else ""
     yield f"{len(rows)} entries, {size:,} bytes{ending}"
+
+
+def printable(text: str) -> str:
+    """A text of a file's without what a terminal would obey."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def is_ours(file: BinaryIO) -> bool:
@@ -89,15 +97,22 @@ def summary(path: str, file: BinaryIO, size: int) -> Summary:
         size: of the file in bytes.
     """
     if is_ours(file):
-        try:
+        with _named(path):
             return _of_ours(_npz.Reader(file), size)
-        except FileError as error:
-            raise ValueError(f"{path}: {error}") from None
     data = read_whole(file, size, "reading")
     try:
         return _of_mxnet(data)
     except ValueError as error:
         raise ValueError(f"{path}: is no file of jaxmxopt or MXNet, or damaged: {error}") from None
+
+
+@contextlib.contextmanager
+def _named(path: str) -> Generator[None]:
+    """Adds to an error which file it was."""
+    try:
+        yield
+    except FileError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def is_params(data: bytes) -> bool:
@@ -129,12 +144,17 @@ def _of_ours(reader: _npz.Reader, size: int) -> Summary:
         facts += [(f"  {key}", text) for key, text in _hyperparameters(header["definition"])]
     if (counts := header.get("counts")) is not None:
         counted = from_record(counts, "counts")
+        if not isinstance(counted, dict):
+            raise FileError("is damaged: counts.")
         facts.append(("updates", str(counted.get("num_update", "?"))))
     return Summary(facts, _items_of_ours(reader, size))
 
 
 def _hyperparameters(record: Any) -> Iterator[tuple[str, str]]:
-    for key, value in dict(record.get("fields", {})).items():
+    fields = record.get("fields", {}) if isinstance(record, dict) else None
+    if not isinstance(fields, dict):
+        raise FileError("is damaged: the optimizer.")
+    for key, value in fields.items():
         try:
             said = from_record(value, key)
         except FileError:

@@ -23,6 +23,8 @@ VERSION = 1
 _MAGIC = "jaxmxopt"
 _HEADER = "header.json"
 _FOREIGN = "is not a state file of jaxmxopt"
+# How deep lists and objects of a header go at most: readers recurse.
+_DEEPEST = 100
 # All that JAX has, bfloat16, float8 and integers of fewer than eight bits among them.
 _DTYPES = {
     np.dtype(kind).name: np.dtype(kind)
@@ -56,7 +58,12 @@ def write(file: BinaryIO, header: Mapping[str, Any], arrays: Iterable[tuple[str,
         file: opened for writing.
         header: what JSON can say; `"arrays"` and the format are added.
         arrays: names, all different, and NumPy arrays, all `is_storable`.
+
+    Raises:
+        FileError: the header nests too deeply to be read again.
     """
+    if _nests_deeper(header, _DEEPEST):
+        raise FileError(f"must not nest more than {_DEEPEST} deep in its header.")
     archive = _zip.Writer(file)
     records = [_write_array(archive, name, array) for name, array in arrays]
     whole = {"format": _MAGIC, "version": VERSION, **header, "arrays": records}
@@ -156,6 +163,8 @@ def _parsed(text: bytes) -> dict[str, Any]:
         header: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise FileError(f"is damaged in its header ({error}).") from None
+    if _nests_deeper(header, _DEEPEST):
+        raise FileError(f"is damaged in its header (it nests more than {_DEEPEST} deep).")
     if not isinstance(header, dict) or header.get("format") != _MAGIC:
         raise FileError(f"{_FOREIGN}.")
     version = header.get("version")
@@ -170,6 +179,20 @@ def _parsed(text: bytes) -> dict[str, Any]:
     if not isinstance(records, list) or not all(_is_record(record) for record in records):
         raise FileError("is damaged: the list of arrays.")
     return header
+
+
+def _nests_deeper(value: Any, most: int) -> bool:
+    """Whether lists and objects are within each other more than so many times."""
+    level = [value]
+    for _ in range(most + 1):
+        inside: list[Any] = []
+        for node in level:
+            if isinstance(node, (dict, list, tuple)):
+                inside += node.values() if isinstance(node, dict) else node
+        if not inside:
+            return False
+        level = inside
+    return True
 
 
 def _is_record(record: Any) -> bool:

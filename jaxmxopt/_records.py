@@ -125,7 +125,7 @@ def _config(
     }
     try:
         return known[name](**values, **given)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise FileError(f"{where} cannot be made again: {error}") from None
 
 

@@ -219,6 +219,22 @@ def test_headers_that_are_no_json(text: bytes) -> None:
         checkpoint.loads(data, SMALL)
 
 
+@pytest.mark.parametrize("deeper", ["class", "list", "map"])
+def test_headers_that_nest_too_deeply(deeper: str, tmp_path: pathlib.Path) -> None:
+    record: Any = 1
+    for _ in range(150):
+        record = {
+            "class": {"class": "Adam", "fields": {"lr_mult": record}},
+            "list": {"list": [record]},
+            "map": {"map": [["a", record]]},
+        }[deeper]
+    data = checkpoint.dumps(SMALL, opt=mxopt.Adam())
+    path = tmp_path / "x.npz"
+    path.write_bytes(with_header(data, lambda header: header.update(definition=record)))
+    with pytest.raises(ValueError, match=r"load_definition\(.*it nests more than 100 deep"):
+        checkpoint.load_definition(path)
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from samples import assert_same, make, run
+from test_checkpoint_refuses import with_header
 
 import jaxmxopt as mxopt
 from jaxmxopt import _progress, checkpoint, lr_scheduler, mxnet_files
@@ -206,6 +207,36 @@ def test_wrong_files(command: list[str], ours: pathlib.Path, tmp_path: Any, caps
     hostile.write_bytes(b"cos\nsystem\n(S'touch run'\ntR.")
     assert "os.system is refused" in said(capsys, *command, hostile, *target, code=1)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"definition": [1]},
+        {"definition": {"class": "Adam", "fields": 3}},
+        {"counts": {"list": []}},
+        {"counts": [1]},
+        {"values": []},
+        {"keys": {"params/w": 1}, "values": 3},
+    ],
+)
+def test_hostile_headers(header: Any, ours: pathlib.Path, capsys: Any) -> None:
+    ours.write_bytes(with_header(ours.read_bytes(), lambda found: found.update(header)))
+    text = said(capsys, "inspect", ours, code=1)
+    assert text.startswith(f"jaxmxopt: {ours}: is damaged")
+
+
+def test_terminals_obey_nothing_in_a_file(tmp_path: pathlib.Path, capsys: Any) -> None:
+    path, raw = tmp_path / "x.npz", "\x1b[2Jw\n\u202eä"
+    data = checkpoint.dumps({raw: jnp.full(1, jnp.nan), "text": raw}, opt=mxopt.Adam())
+    writer = {"writer": raw, "algorithm": raw, "kind": raw}
+    for changed in (data, with_header(data, lambda header: header.update(writer))):
+        path.write_bytes(changed)
+        text = said(capsys, "inspect", path)
+        assert r"\x1b[2Jw\n\u202eä" in text
+        assert all(line.isprintable() for line in text.split("\n"))
+    text = said(capsys, "convert", path, tmp_path / "y.params", code=1)
+    assert all(line.isprintable() for line in text.split("\n"))
 
 
 @pytest.mark.parametrize(
