@@ -9,7 +9,6 @@ from jaxmxopt._mxnet._restore import restored as restored_from_mxnet
 from jaxmxopt._mxnet._states import read_states
 from jaxmxopt._optimizer import Optimizer
 from jaxmxopt._updater_file import Restored, restored, updater_contents
-from jaxmxopt._zip import FileError
 
 __all__ = ["adopted", "dumped", "loaded"]
 
@@ -50,7 +49,7 @@ def loaded(call: str, data: Any, optimizer: Optimizer, states: Mapping[Any, Any]
         if data.startswith(_ZIP):
             return restored(_npz.Reader(io.BytesIO(data)), optimizer, states)
         return Restored(*restored_from_mxnet(read_states(data), optimizer), None)
-    except (FileError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{call}: {error}") from None
 
 

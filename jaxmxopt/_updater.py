@@ -96,7 +96,10 @@ class Updater:
         Raises:
             TypeError: a state of a custom optimizer holds what a file cannot.
         """
-        return dumped("Updater.get_states", self.optimizer, self.states, dump_optimizer)
+        return self._dump("Updater.get_states", dump_optimizer)
+
+    def _dump(self, call: str, dump_optimizer: bool) -> bytes:
+        return dumped(call, self.optimizer, self.states, dump_optimizer)
 
     def set_states(self, states: bytes) -> None:
         """Goes on from what `get_states` gave, here or in MXNet, or from its `.states` file.
@@ -106,7 +109,10 @@ class Updater:
         Raises:
             ValueError: the bytes are damaged or of something else. Nothing has changed then.
         """
-        found = loaded("Updater.set_states", states, self.optimizer, self.states)
+        self._load("Updater.set_states", states)
+
+    def _load(self, call: str, data: Any) -> None:
+        found = loaded(call, data, self.optimizer, self.states)
         self.optimizer = adopted(self.optimizer, found.optimizer)
         self.states = dict(found.states)
         self.states_synced = dict.fromkeys(self.states, False)

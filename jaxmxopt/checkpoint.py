@@ -147,7 +147,7 @@ def _header(call: str, opt: Any) -> dict[str, Any]:
 def _states_of(call: str, owner: Updater | Trainer, opt: Any, params: Any) -> bytes:
     _states_only(call, owner, opt, params)
     if isinstance(owner, Updater):
-        return owner.get_states(dump_optimizer=True)
+        return owner._dump(call, dump_optimizer=True)
     return owner._dump(call)
 
 
@@ -164,10 +164,7 @@ def _write(file: BinaryIO, header: dict[str, Any], tree: Any, params: Any) -> No
 def _restored(call: str, file: BinaryIO, like: T, opt: Any, params: Any) -> T:
     if isinstance(like, (Updater, Trainer)):
         _states_only(call, like, opt, params)
-        if isinstance(like, Updater):
-            like.set_states(file.read())
-        else:
-            like._load(call, file.read())
+        like._load(call, file.read())
         return like
     wanted = _header(call, opt)["algorithm"]
     with _named(call):

@@ -96,6 +96,21 @@ def test_an_updater_refuses_and_stays_as_it_was() -> None:
         checkpoint.loads(before, {"a": np.ones(2)})
 
 
+def test_errors_name_the_call_and_the_file(tmp_path: pathlib.Path) -> None:
+    updater, _ = trained(make(mxopt.Adam))
+    path = tmp_path / "x.npz"
+    path.write_bytes(trained(make(mxopt.SGD))[0].get_states())
+    with pytest.raises(ValueError, match=r"^checkpoint.load\('.*x.npz'\): must be of Adam"):
+        checkpoint.load(path, updater)
+    with pytest.raises(ValueError, match=r"^checkpoint.loads: must be of Adam, got SGD"):
+        checkpoint.loads(path.read_bytes(), updater)
+    updater.states["a"] = {1}
+    with pytest.raises(TypeError, match=r"^checkpoint.save\('.*y.npz'\): states must be arrays"):
+        checkpoint.save(tmp_path / "y.npz", updater)
+    with pytest.raises(TypeError, match=r"^checkpoint.dumps: states must be arrays"):
+        checkpoint.dumps(updater)
+
+
 def test_an_updater_of_a_custom_optimizer() -> None:
     class Own(mxopt.Optimizer):
         def create_state(self, index: Any, weight: Any) -> Any:
@@ -114,6 +129,15 @@ def test_an_updater_of_a_custom_optimizer() -> None:
     assert other.optimizer.num_update == 2
     assert other.states["a"]["parts"][1][0] == 1
     assert_same(other.states["b"]["sum"], updater.states["b"]["sum"])
+
+
+def test_states_too_deep_to_be_read_are_not_written() -> None:
+    updater, state = mxopt.get_updater(mxopt.SGD()), jnp.ones(1)
+    for _ in range(60):
+        state = [state]
+    updater.states["w"] = state
+    with pytest.raises(ValueError, match=r"Updater.get_states: must not nest more than 100 deep"):
+        updater.get_states()
 
 
 def test_a_trainer_goes_on(tmp_path: pathlib.Path) -> None:
