@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import jax
 import jax.numpy as jnp
 import numpy as np
-from samples import is_real, make
+from samples import distance, is_real, make
 
 import jaxmxopt as mxopt
 from jaxmxopt import _layout
@@ -98,13 +98,16 @@ def mapped(opt: mxopt.OptimizerDef, models: Any, grads: Iterable[Any]) -> Any:
 
 
 def units(actual: Any, expected: Any) -> float:
-    """The largest difference, in roundings of the largest element of its array."""
+    """The largest difference, in roundings of the largest element of its array.
+
+    Infinity where NaN or infinities stand in other places, or where counts or keys differ.
+    """
     most = 0.0
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         if is_real(a):
-            x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
-            unit = float(jnp.finfo(a.dtype).eps) * np.max(np.abs(y), initial=1e-30)
-            most = max(most, float(np.max(np.abs(x - y))) / unit)
+            most = max(most, distance(a, b, float(jnp.finfo(a.dtype).eps)))
+        elif a.dtype != b.dtype or not np.array_equal(a, b):
+            return np.inf
     return most
 
 

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import jax
 import numpy as np
+from samples import distance
 from stateful_replay import expected_numbers, numbers, replay
 from trajectories import FILES, Trajectory, cases
 
@@ -42,7 +43,7 @@ def compare(trajectory: Trajectory) -> dict[str, Any]:
                 wanted = expected[k][name][number]
                 actual = np.asarray(array)
                 equal = equal and actual.dtype == wanted.dtype and np.array_equal(actual, wanted)
-                off = max(off, _distance(actual, wanted))
+                off = max(off, distance(actual, wanted, float(np.finfo(np.float32).eps)))
     return {
         "id": case["id"],
         "class": case["class"],
@@ -54,13 +55,6 @@ def compare(trajectory: Trajectory) -> dict[str, Any]:
         "same numbers": counted,
         "off": off,
     }
-
-
-def _distance(actual: np.ndarray, wanted: np.ndarray) -> float:
-    """The largest difference, in float32's rounding of the largest element."""
-    apart = np.abs(actual.astype(np.float64) - wanted.astype(np.float64))
-    scale = np.max(np.abs(wanted), initial=0) or 1
-    return float(np.max(apart, initial=0) / scale / np.finfo(np.float32).eps)
 
 
 def elementwise(result: dict[str, Any]) -> bool:

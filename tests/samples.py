@@ -116,6 +116,21 @@ def assert_near(actual: Any, expected: Any, ulps: float = 2) -> None:
         np.testing.assert_array_less(np.abs(x - y), ulps * unit * scale + 1e-45)
 
 
+def distance(actual: Any, expected: Any, unit: float) -> float:
+    """The largest difference, in units of the largest element that is expected.
+
+    Infinity where shapes differ, or NaN and infinities stand in other places.
+    """
+    x, y = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    finite = np.isfinite(y)
+    if x.shape != y.shape or not np.array_equal(x[~finite], y[~finite], equal_nan=True):
+        return np.inf
+    if not np.isfinite(x[finite]).all():
+        return np.inf
+    scale = np.max(np.abs(y[finite]), initial=0) or 1
+    return float(np.max(np.abs(x[finite] - y[finite]), initial=0) / scale / unit)
+
+
 def _bits(array: Any) -> Any:
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         array = jax.random.key_data(array)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import fast_forms
+import numpy as np
 import pytest
 
 SCRIPT = pathlib.Path(fast_forms.__file__)
@@ -35,3 +36,10 @@ def test_near_with_it(name):
     opt, grads = fast_forms.definition(name), fast_forms.gradients()
     alone = fast_forms.plain(opt, fast_forms.tree(0), grads)
     assert fast_forms.units(fast_forms.whole(opt, fast_forms.tree(0), grads), alone) <= 2
+
+
+def test_counts_and_keys_must_be_equal():
+    counts = np.arange(3, dtype=np.int32)
+    assert fast_forms.units([counts], [counts]) == 0
+    assert fast_forms.units([counts], [counts + 1]) == np.inf
+    assert fast_forms.units([np.float32(np.nan)], [np.float32(1)]) == np.inf
