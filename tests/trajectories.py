@@ -126,11 +126,6 @@ def _narrow(array: np.ndarray) -> np.ndarray:
     return array.astype({"f": np.float32, "i": np.int32}[array.dtype.kind])
 
 
-def _narrow(numbers: np.ndarray) -> np.ndarray:
-    """Python's numbers in the precision of slots."""
-    return numbers.astype({"f": np.float32, "i": np.int32}[numbers.dtype.kind])
-
-
 def _leaves(layout: Any) -> list[str]:
     if isinstance(layout, list):
         return [name for member in layout for name in _leaves(member)]
