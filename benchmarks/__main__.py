@@ -1,6 +1,7 @@
 """`python -m benchmarks [--quick] [--device gpu] [--mxnet PYTHON]`: everything, with a report."""
 
 import argparse
+import functools
 import importlib.metadata
 import itertools
 import json
@@ -17,8 +18,11 @@ import tqdm
 from benchmarks import lazy_rows, measure, report
 from benchmarks.trees import TREES
 
+Task = Callable[[], Any]
+Tick = Callable[[], None]
 ALGORITHMS = ("adam", "sgd", "adamw", "rmsprop", "lamb", "adagrad")
-RESULTS = pathlib.Path(__file__).parent / "results"
+HERE = pathlib.Path(__file__).parent
+RESULTS, PAGE = HERE / "results", HERE.parent / "docs" / "performance.md"
 
 
 def machine() -> dict[str, Any]:
@@ -34,55 +38,85 @@ def machine() -> dict[str, Any]:
     }
 
 
-def plan(quick: bool, mxnet: pathlib.Path | None, tick: Callable[[], None]) -> list[Any]:
-    """The measurements, as functions that give rows."""
+def plan(quick: bool, mxnet: pathlib.Path | None, tick: Tick) -> dict[str, list[Task]]:
+    """The measurements by part, as functions that give rows."""
     trees = ["resnet50", "small1000"] if quick else list(TREES)
     algorithms = ALGORITHMS[:2] if quick else ALGORITHMS
     rounds = 5 if quick else 15
-    cases = list(itertools.product(trees, algorithms))
-    tasks: list[Callable[[], Any]] = [
-        lambda t=t, a=a: measure.steps(t, a, rounds, mxnet, tick) for t, a in cases
-    ]
-    tasks += [lambda t=t: measure.steps_in_jit(t, "adam", rounds, tick) for t in trees]
-    tasks += [lambda t=t: measure.compiling(t, 1 if quick else 3, tick) for t in trees]
-    tasks += [lambda: measure.single_weight(rounds, mxnet, tick)]
-    tasks += [lambda: measure.trainer(rounds, mxnet, tick)]
     height, rows = (250_000, 1024) if quick else (1_000_000, 4096)
     kinds = {"ascending": rows, "shuffled": rows, "duplicate": 2 * rows}
-    tasks += [
-        lambda k=k, n=n: lazy_rows.measured(k, n, height, 6 * rounds, mxnet, tick)
-        for k, n in kinds.items()
-    ]
-    tasks += [lambda: lazy_rows.dense_and_height(rows, height, 6 * rounds, tick)]
-    tasks += [lambda t=t: measure.peak_memory(t) for t in trees]
-    return tasks
+    partial = functools.partial
+    return {
+        "steps": [
+            partial(measure.steps, tree, algorithm, rounds, mxnet, tick)
+            for tree, algorithm in itertools.product(trees, algorithms)
+        ],
+        "jit": [partial(measure.steps_in_jit, tree, "adam", rounds, tick) for tree in trees],
+        "compiling": [partial(measure.compiling, t, 1 if quick else 3, tick) for t in trees],
+        "calls": [
+            partial(measure.single_weight, rounds, mxnet, tick),
+            partial(measure.trainer, rounds, mxnet, tick),
+        ],
+        "rows": [
+            *(
+                partial(lazy_rows.measured, kind, count, height, 6 * rounds, mxnet, tick)
+                for kind, count in kinds.items()
+            ),
+            partial(lazy_rows.dense_and_height, rows, height, 6 * rounds, tick),
+        ],
+        "memory": [*(partial(measure.peak_memory, tree) for tree in trees), second_process],
+    }
+
+
+def second_process() -> Any:
+    """What a second process compiles."""
+    with tempfile.TemporaryDirectory() as folder:
+        return measure.second_process(pathlib.Path(folder))
+
+
+def merged(path: pathlib.Path, rows: list[Any]) -> list[Any]:
+    """The rows of the run before, with these in place of those of the same cases."""
+    new = {row["case"]: row for row in rows}
+    old = json.loads(path.read_text())["rows"] if path.exists() else []
+    kept = [new.pop(row["case"], row) for row in old]
+    return [*kept, *new.values()]
 
 
 def main() -> None:
-    """Measures, then writes results/*.json, a Markdown table and the pictures."""
+    """Measures, then writes results/*.json, a Markdown table and the pictures.
+
+    A whole run on a CPU also goes into `docs/performance.md`.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="under two minutes")
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--mxnet", type=pathlib.Path, help="the python of an MXNet environment")
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
+    parser.add_argument("--only", action="append", help="a part; replaces its rows, keeps others")
     arguments = parser.parse_args()
     jax.config.update("jax_platforms", "cuda" if arguments.device == "gpu" else "cpu")
     mxnet = arguments.mxnet if arguments.device == "cpu" else None
     rows: list[Any] = []
     with tqdm.tqdm(unit=" rounds") as bar:
-        for task in plan(arguments.quick, mxnet, lambda: bar.update() and None):
+        parts = plan(arguments.quick, mxnet, lambda: bar.update() and None)
+        chosen = arguments.only or list(parts)
+        if unknown := set(chosen).difference(parts):
+            parser.error(f"--only must be of {', '.join(parts)}, got {', '.join(unknown)}")
+        for task in itertools.chain.from_iterable(parts[name] for name in chosen):
             found = task()
             rows += found if isinstance(found, list) else [found]
             bar.set_postfix_str(rows[-1]["case"])
             jax.clear_caches()
-        with tempfile.TemporaryDirectory() as folder:
-            rows.append(measure.second_process(pathlib.Path(folder)))
-    result = {"machine": machine(), "rows": rows}
     arguments.out.mkdir(parents=True, exist_ok=True)
     path = arguments.out / f"{arguments.device}.json"
+    rows = merged(path, rows) if arguments.only else rows
+    result = {"machine": machine(), "rows": rows}
     path.write_text(json.dumps(result, indent=1))
     report.write(result, arguments.out, arguments.device)
-    print(path.with_suffix(".md").read_text())
+    table = path.with_suffix(".md")
+    if arguments.out == RESULTS and not arguments.quick and arguments.device == "cpu":
+        report.show(table, PAGE)
+    print(table.read_text())
 
 
 if __name__ == "__main__":

@@ -43,10 +43,16 @@ def trainer(case):
     for param in params.values():
         param.grad()[:] = 1e-3
     owner = mx.gluon.Trainer(params, "adam", {"learning_rate": RATE})
+    weights = [param.data() for param in params.values()]
 
     def run():
-        owner.step(1, ignore_stale_grad=True)
+        for weight in weights:
+            # As backward does, or the trainer would take the gradients for stale.
+            weight._fresh_grad = True
+        start = time.perf_counter()
+        owner.step(1)
         mx.nd.waitall()
+        return time.perf_counter() - start
 
     return run
 
@@ -93,8 +99,8 @@ def main():
             print("ready", flush=True)
         else:
             start = time.perf_counter()
-            run()
-            print(time.perf_counter() - start, flush=True)
+            taken = run()
+            print(taken or time.perf_counter() - start, flush=True)
 
 
 main()

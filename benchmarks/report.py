@@ -25,6 +25,13 @@ def write(result: dict[str, Any], folder: pathlib.Path, device: str) -> None:
             _bars(tree, rows, folder / f"{device}-{tree}.png")
 
 
+def show(table: pathlib.Path, page: pathlib.Path) -> None:
+    """Puts a table into a page, between `<!-- benchmarks/results/NAME -->` and `<!-- end -->`."""
+    text, mark = page.read_text(), f"<!-- benchmarks/results/{table.name} -->\n"
+    before, rest = text.split(mark)
+    page.write_text(before + mark + table.read_text() + rest[rest.index("<!-- end -->") :])
+
+
 def _steps(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if "limit" in row.get("ratios", ())]
 

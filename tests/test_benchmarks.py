@@ -1,5 +1,6 @@
 """The benchmarks run, on small trees, and report what they found; how long is not tested."""
 
+import json
 import re
 
 import jax
@@ -8,6 +9,7 @@ import optax
 import pytest
 
 from benchmarks import contenders, lazy_rows, measure, report
+from benchmarks.__main__ import PAGE, RESULTS
 from benchmarks.timing import interleaved
 
 ALGORITHMS = list(contenders.OURS)
@@ -69,3 +71,12 @@ def test_the_report_has_a_line_for_every_row_and_a_picture_for_every_tree(tmp_pa
         "cpu-resnet50.png",
         "cpu-small1000.png",
     }
+
+
+def test_the_page_shows_the_table_of_the_last_run(tmp_path):
+    table, page = RESULTS / "cpu.md", tmp_path / "page.md"
+    page.write_text(PAGE.read_text())
+    report.show(table, page)
+    assert page.read_text() == PAGE.read_text()
+    result = json.loads((RESULTS / "cpu.json").read_text())
+    assert table.read_text() == "\n".join(report._page(result)) + "\n"
