@@ -10,14 +10,15 @@ import bisect
 import functools
 import itertools
 import math
+import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn, overload
+from typing import Any, Literal, NoReturn, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmxopt._config import Config, NonNegative, Real, Scalar, Static, UnitInterval, nearest
+from jaxmxopt._config import Config, NonNegative, Real, Scalar, Static, UnitInterval
 
 __all__ = [
     "CosineScheduler",
@@ -27,9 +28,11 @@ __all__ = [
     "PolyScheduler",
 ]
 
-_MODES = ("linear", "constant")
+WarmupMode = Literal["linear", "constant"]
 # Up to so many drops of a rate are multiplied out, and one in so many results is kept.
 _COUNTED, _APART = 1_000_000, 256
+# The kept results grow as they are asked for, by any thread.
+_GROWING = threading.Lock()
 
 
 class LRScheduler(Config):
@@ -63,14 +66,14 @@ class LRScheduler(Config):
     base_lr: Real = 0.01
     warmup_steps: Static[int] = 0
     warmup_begin_lr: Real = 0.0
-    warmup_mode: Static[str] = "linear"
+    warmup_mode: Static[WarmupMode] = "linear"
 
     def __init__(
         self,
         base_lr: Scalar = 0.01,
         warmup_steps: int = 0,
         warmup_begin_lr: Scalar = 0.0,
-        warmup_mode: str = "linear",
+        warmup_mode: WarmupMode = "linear",
     ) -> None:
         self._fill(locals())
 
@@ -81,14 +84,12 @@ class LRScheduler(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least("warmup_steps", 0)
-        mode, begin, base = self.warmup_mode, self.warmup_begin_lr, self.base_lr
-        if mode not in _MODES:
-            self._refuse("warmup_mode must be 'linear' or 'constant'", mode, nearest(mode, _MODES))
+        begin, base = self.warmup_begin_lr, self.base_lr
         if isinstance(begin, float) and isinstance(base, float) and begin > base:
             self._refuse(f"warmup_begin_lr must be at most base_lr={base}", begin)
 
-    def _refuse(self, must: str, value: Any, hint: str = "", error: Any = ValueError) -> NoReturn:
-        raise error(f"{type(self).__name__}: {must}, got {value!r}{hint or '.'}")
+    def _refuse(self, must: str, value: Any, error: Any = ValueError) -> NoReturn:
+        raise error(f"{type(self).__name__}: {must}, got {value!r}.")
 
     def _at_least(self, name: str, least: int) -> None:
         if self.__dict__[name] < least:
@@ -190,7 +191,7 @@ class FactorScheduler(LRScheduler):
         base_lr: Scalar = 0.01,
         warmup_steps: int = 0,
         warmup_begin_lr: Scalar = 0.0,
-        warmup_mode: str = "linear",
+        warmup_mode: WarmupMode = "linear",
     ) -> None:
         self._fill(locals())
 
@@ -243,7 +244,7 @@ class MultiFactorScheduler(LRScheduler):
         base_lr: Scalar = 0.01,
         warmup_steps: int = 0,
         warmup_begin_lr: Scalar = 0.0,
-        warmup_mode: str = "linear",
+        warmup_mode: WarmupMode = "linear",
     ) -> None:
         self._fill(locals())
 
@@ -304,7 +305,7 @@ class PolyScheduler(LRScheduler):
         final_lr: Scalar = 0.0,
         warmup_steps: int = 0,
         warmup_begin_lr: Scalar = 0.0,
-        warmup_mode: str = "linear",
+        warmup_mode: WarmupMode = "linear",
     ) -> None:
         self._fill(locals())
 
@@ -352,7 +353,7 @@ class CosineScheduler(LRScheduler):
         final_lr: Scalar = 0.0,
         warmup_steps: int = 0,
         warmup_begin_lr: Scalar = 0.0,
-        warmup_mode: str = "linear",
+        warmup_mode: WarmupMode = "linear",
     ) -> None:
         self._fill(locals())
 
@@ -385,9 +386,10 @@ def _dropped(base: Any, factor: Any, drops: int) -> Any:
     """Multiplies by the factor once for every drop, as MXNet does: a power rounds otherwise."""
     if drops > _COUNTED:
         return base * factor**drops
-    marks = _marks(base, factor)
-    while len(marks) <= drops // _APART:
-        marks.append(_multiplied(marks[-1], factor, _APART))
+    with _GROWING:
+        marks = _marks(base, factor)
+        while len(marks) <= drops // _APART:
+            marks.append(_multiplied(marks[-1], factor, _APART))
     return _multiplied(marks[drops // _APART], factor, drops % _APART)
 
 

@@ -4,6 +4,8 @@ import copy
 import inspect
 import json
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -422,3 +424,19 @@ def test_checks_leave_traced_numbers_alone():
 
     got = jax.vmap(swept)(jnp.float32([0.5, 2.0]), jnp.float32([0.0, 5.0]))
     np.testing.assert_array_equal(got, [1.0, 4.0])
+
+
+def test_threads_share_no_half_done_work(monkeypatch):
+    """Each waits inside of the multiplication that the others are about to do."""
+
+    def slowly(rate, factor, times):
+        time.sleep(0.001)
+        return multiplied(rate, factor, times)
+
+    multiplied = lr_scheduler._multiplied
+    schedule = lr_scheduler.FactorScheduler(step=1, factor=0.999, base_lr=0.123, stop_factor_lr=0.0)
+    monkeypatch.setattr(lr_scheduler, "_multiplied", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(schedule, [1501] * 8))
+    assert found == [multiplied(0.123, 0.999, 1500)] * 8
+    assert schedule(601) == multiplied(0.123, 0.999, 600)
