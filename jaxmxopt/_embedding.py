@@ -32,7 +32,7 @@ def value_and_row_grad(
         loss: `loss(params, *args, **kwargs)` gives a real scalar, or with `has_aux` a pair of it
             and a pytree of arrays.
         tables: which leaves of `params` are tables: their paths, joined by `/`, or patterns such
-            as `"*/embedding"`.
+            as `"*/embedding"`. What is a path stands for that leaf alone.
         has_aux: whether the loss gives a pair.
 
     Returns:
@@ -92,7 +92,8 @@ def _chosen(patterns: Sequence[str], names: Sequence[str], leaves: Sequence[Any]
     """The numbers of the leaves that are tables."""
     chosen: set[int] = set()
     for pattern in patterns:
-        found = [n for n, name in enumerate(names) if fnmatch.fnmatchcase(name, pattern)]
+        found = [n for n, name in enumerate(names) if name == pattern]
+        found = found or [n for n, name in enumerate(names) if fnmatch.fnmatchcase(name, pattern)]
         if not found:
             raise ValueError(
                 f"value_and_row_grad: tables must name leaves of params, {list(names)}, "

@@ -206,3 +206,14 @@ def test_learns_lazily_what_it_learns_densely():
     lazy = train(jax.jit(mxopt.value_and_row_grad(loss, "table")))
     dense = train(jax.jit(jax.value_and_grad(loss)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), lazy, dense)
+
+
+def test_a_path_is_no_pattern():
+    params = {"w[0]": jnp.ones((4, 2)), "w0": jnp.ones((4, 2))}
+
+    def loss(params, ids):
+        return jnp.sum(params["w[0]"][ids]) + jnp.sum(params["w0"] ** 2)
+
+    _, grads = mxopt.value_and_row_grad(loss, "w[0]")(params, jnp.array([1, 2]))
+    assert isinstance(grads["w[0]"], mxopt.RowSparse)
+    assert grads["w0"].shape == (4, 2)
