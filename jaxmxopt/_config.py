@@ -24,10 +24,12 @@ __all__ = [
     "Interval",
     "Node",
     "NonNegative",
+    "OrderedMap",
     "Positive",
     "Real",
     "Static",
     "UnitInterval",
+    "as_number",
     "nearest",
 ]
 
@@ -82,7 +84,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 class FrozenMap(Mapping[Hashable, Any]):
-    """An immutable mapping in insertion order, hashable by value, equal to a like dict."""
+    """An immutable mapping, hashable by value, equal to a like dict."""
 
     def __init__(self, items: Mapping[Any, Any] | Iterable[tuple[Any, Any]] = ()) -> None:
         self._items = dict(items)
@@ -97,10 +99,22 @@ class FrozenMap(Mapping[Hashable, Any]):
         return len(self._items)
 
     def __hash__(self) -> int:
-        return hash(tuple(self._items.items()))
+        return hash(frozenset(self._items.items()))
 
     def __repr__(self) -> str:
         return repr(self._items)
+
+
+class OrderedMap(FrozenMap):
+    """A `FrozenMap` whose order counts: its keys are tried one after the other."""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return list(self.items()) == list(other.items())
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._items.items()))
 
 
 class _Opaque:
@@ -153,7 +167,11 @@ def _of_kind(owner: str, name: str, value: Any, kind: type) -> Any:
 
 
 def _number(owner: str, name: str, value: Any, field: _Field) -> Any:
-    """Checks one number; Python and NumPy numbers become floats, arrays and tracers pass."""
+    """Checks one number; Python and NumPy numbers become floats.
+
+    Arrays of NumPy are looked at. Those of a device and tracers pass, if they are real: to look
+    would be to wait for them.
+    """
     interval = field.interval
     if field.kind is not None:
         value = _of_kind(owner, name, value, field.kind)
@@ -168,11 +186,13 @@ def _number(owner: str, name: str, value: Any, field: _Field) -> Any:
     if interval is None or (value is None and field.optional):
         return value
     if isinstance(value, (jax.Array, np.ndarray)):
-        if jnp.issubdtype(value.dtype, jnp.floating):
-            return value
-        if jnp.issubdtype(value.dtype, jnp.integer):
-            return jnp.asarray(value, jnp.result_type(float))
-        raise TypeError(f"{owner}: {name} must be a real number, got dtype {value.dtype}.")
+        floating = jnp.issubdtype(value.dtype, jnp.floating)
+        if not floating and not jnp.issubdtype(value.dtype, jnp.integer):
+            raise TypeError(f"{owner}: {name} must be a real number, got dtype {value.dtype}.")
+        for extreme in (np.min, np.max) if isinstance(value, np.ndarray) and value.size else ():
+            if (found := float(extreme(value))) not in interval:
+                raise ValueError(f"{owner}: {name} must be in {interval}, got {found!r}.")
+        return value if floating else jnp.asarray(value, jnp.result_type(float))
     if isinstance(value, (bool, np.bool_)) or not isinstance(
         value, (int, float, np.integer, np.floating)
     ):
@@ -182,14 +202,20 @@ def _number(owner: str, name: str, value: Any, field: _Field) -> Any:
     return float(value)
 
 
+def as_number(owner: str, name: str, value: Any, kind: Any) -> Any:
+    """Checks one number that is no field, `kind` being what a field would be annotated with."""
+    return _number(owner, name, value, _described(kind))
+
+
 @dataclass_transform(
     kw_only_default=True, frozen_default=True, field_specifiers=(dataclasses.field,)
 )
 class Config:
     """Base of immutable keyword-only records that are pytrees.
 
-    Numbers are checked when a record is made by hand and left alone when JAX rebuilds it from
-    leaves, which may then be tracers, arrays or placeholders.
+    Numbers are checked when a record is made by hand, arrays on a device and tracers by their
+    dtype alone, and left alone when JAX rebuilds it from leaves, which may then be tracers, arrays
+    or placeholders.
     """
 
     _described: typing.ClassVar[Mapping[str, _Field]] = {}

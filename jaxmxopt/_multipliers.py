@@ -5,34 +5,21 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
-from jaxmxopt._config import FrozenMap
+from jaxmxopt._config import OrderedMap, Real, as_number
 
 __all__ = ["Multipliers", "find"]
 
 
-class Multipliers(FrozenMap):
+class Multipliers(OrderedMap):
     """An immutable mapping from index, name or pattern to a factor; the factors are leaves."""
 
     @classmethod
     def checked(cls, owner: str, field: str, given: Mapping[Any, Any]) -> "Multipliers":
-        """Makes one from a user's mapping, refusing what is not a number."""
+        """Makes one from a user's mapping, refusing what is not a real number."""
         if not isinstance(given, Mapping):
             raise TypeError(f"{owner}: {field} must be a mapping, got {given!r}.")
-        return cls((key, _factor(owner, f"{field}[{key!r}]", given[key])) for key in given)
-
-
-def _factor(owner: str, what: str, value: Any) -> Any:
-    if isinstance(value, (jax.Array, np.ndarray)):
-        return value
-    if isinstance(value, (bool, np.bool_)) or not isinstance(
-        value, (int, float, np.integer, np.floating)
-    ):
-        raise TypeError(f"{owner}: {what} must be a real number, got {value!r}.")
-    if not np.isfinite(value):
-        raise ValueError(f"{owner}: {what} must be finite, got {value!r}.")
-    return float(value)
+        return cls((key, as_number(owner, f"{field}[{key!r}]", given[key], Real)) for key in given)
 
 
 def _flatten(multipliers: Multipliers) -> tuple[tuple[Any, ...], tuple[Hashable, ...]]:

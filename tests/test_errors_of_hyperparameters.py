@@ -2,6 +2,7 @@
 
 import re
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from samples import make
@@ -134,8 +135,15 @@ def test_a_count_that_does_not_fit_is_refused(count):
         ({"lr_scheduler": 0.1}, TypeError, "SGD: lr_scheduler must be callable, got 0.1."),
         ({"lr_mult": [1]}, TypeError, "SGD: lr_mult must be a mapping, got [1]."),
         ({"lr_mult": {"a": "1"}}, TypeError, "SGD: lr_mult['a'] must be a real number, got '1'."),
-        ({"wd_mult": {0: np.nan}}, ValueError, "SGD: wd_mult[0] must be finite, got nan."),
+        ({"wd_mult": {0: np.nan}}, ValueError, "SGD: wd_mult[0] must be in (-inf, inf), got nan."),
         ({"wd_mult": {0: True}}, TypeError, "SGD: wd_mult[0] must be a real number, got True."),
+        ({"wd_mult": {0: np.array(1j)}}, TypeError, "SGD: wd_mult[0] must be a real number, got"),
+        ({"lr_mult": {0: jnp.array(1j)}}, TypeError, "SGD: lr_mult[0] must be a real number, got"),
+        ({"lr_mult": {0: np.array(np.inf)}}, ValueError, "SGD: lr_mult[0] must be in (-inf, inf),"),
+        ({"wd": np.array(-1.0)}, ValueError, "SGD: wd must be in [0, inf), got -1.0."),
+        ({"momentum": np.array([0, 1])}, ValueError, "SGD: momentum must be in [0, 1), got 1.0."),
+        ({"wd": np.array([0.1, np.nan])}, ValueError, "SGD: wd must be in [0, inf), got nan."),
+        ({"wd": np.array("a")}, TypeError, "SGD: wd must be a real number, got dtype <U1."),
         ({"param_idx2name": ["w"]}, TypeError, "SGD: param_idx2name must be a mapping"),
         (
             {"lr_scheduler": abs, "learning_rate": 0.1},
