@@ -20,6 +20,7 @@ __all__ = [
     "check_array",
     "check_arrays",
     "check_count",
+    "check_form",
     "check_numbers",
     "check_packed",
     "check_where",
@@ -173,6 +174,24 @@ def _check_slots(opt: Any, slots: Any, weight: Any, index: Hashable) -> None:
         if not jnp.issubdtype(given.dtype, _kind(wanted.dtype)):
             raise WrongKindError(
                 f"state.slots.{name} has dtype {given.dtype}, expected {wanted.dtype}.", index
+            )
+
+
+def check_form(opt: Any, parts: Iterable[Any], names: Any = None) -> None:
+    """Slots must be those that the definition makes, where a hyperparameter decides which.
+
+    A number may be traced where the compiled functions look, so this looks on the host.
+    """
+    field = opt._slots_by
+    if field is None:
+        return
+    for number, slots in enumerate(parts):
+        made = opt._made_with(slots)
+        if made is not None:
+            raise MismatchError(
+                f"state must be made with {field}={getattr(opt, field)!r}, as it is now, got one "
+                f"made with {field}={made!r}; make it anew.",
+                None if names is None else names[number],
             )
 
 

@@ -16,6 +16,7 @@ from jaxmxopt._checks import (
     WrongKindError,
     check_array,
     check_arrays,
+    check_form,
     check_rate,
     explained,
 )
@@ -23,9 +24,9 @@ from jaxmxopt._compiled import double_precision, flattened
 from jaxmxopt._config import FrozenMap, Node, NonNegative, Real, Static
 from jaxmxopt._engine import Rates, in_precision
 from jaxmxopt._exported import exportable
-from jaxmxopt._layout import Layout
+from jaxmxopt._layout import Layout, Packed
 from jaxmxopt._multipliers import Multipliers, find
-from jaxmxopt._pure import Definition, flatten_states
+from jaxmxopt._pure import WHOLE, Definition, flatten_states
 from jaxmxopt._state import State
 from jaxmxopt._zero import ZERO, zero_or
 
@@ -85,6 +86,8 @@ class OptimizerDef(Definition):
     _rowwise: ClassVar[bool] = True
     # The NamedTuples that the slots may be, `()` written as `tuple`.
     _slot_types: ClassVar[tuple[type, ...]] = (tuple,)
+    # The hyperparameter that decides which of them, or which of their fields, there are.
+    _slots_by: ClassVar[str | None] = None
     # Endings of the names that decay by default where `param_idx2name` gives names.
     _decaying: ClassVar[tuple[str, ...]] = ("_weight", "_gamma")
     # How many updates behind this one the schedule is asked: LBSGD reads its rate, then counts.
@@ -171,6 +174,10 @@ class OptimizerDef(Definition):
         del weight, index
         return ()
 
+    def _made_with(self, slots: Any) -> Any:
+        """What `_slots_by` was when these slots were made, if they do not serve as it is now."""
+        del slots
+
     def _rates(self, lr: Any, wd: Any, t: Any) -> Any:
         """The scalars of update `t`: Python numbers on the host, or traced."""
         del t
@@ -235,25 +242,31 @@ class OptimizerDef(Definition):
         return State(self._first_count(), self._checked_slots(call, index, full), master)
 
     def _update(self, index: Hashable, weight: Any, grad: Any, state: State) -> Any:
+        self._check_form(state, index)
         run, numbers = self._prepared(index)
         return run(numbers, weight, grad, state)
 
     def _init(self, params: Any) -> State:
         names, weights, _ = _compiled.flatten_with_names(params)
+        pairs = zip(names, weights, strict=True)
+        weights = [self._floating("init", name, weight) for name, weight in pairs]
         states = [
-            self.create_state_multi_precision(name, weight)
+            self._create("init", name, weight, masters=True)
             for name, weight in zip(names, weights, strict=True)
         ]
         return self._packed(names, weights, states, self._first_count())
 
     def _step(self, params: Any, grads: Any, state: State, where: Any, donate: bool) -> Any:
+        self._check_form(state, WHOLE)
         structure, numbers = flattened(self._reduced())
         return _compiled.step(structure, donate)(numbers, params, state, grads, where)
 
     def _pack(self, params: Any, states: Any) -> State:
         names, weights, leaves = flatten_states(params, states)
+        weights = [jnp.asarray(w) if isinstance(w, float) else w for w in weights]
         for name, weight, leaf in zip(names, weights, leaves, strict=True):
             check_arrays(self, weight, weight, leaf.slots, leaf.master, name)
+        check_form(self, [leaf.slots for leaf in leaves], names)
         counts = [leaf.num_update for leaf in leaves]
         known = {int(count) for count in counts if not isinstance(count, Tracer)}
         if len(known) > 1:
@@ -270,6 +283,12 @@ class OptimizerDef(Definition):
         return State(num_update, slots, layout.pack([state.master for state in states]))
 
     # Pieces of the above.
+
+    def _check_form(self, state: Any, index: Hashable) -> None:
+        del index
+        if self._slots_by is not None and isinstance(state, State):
+            slots = state.slots
+            check_form(self, slots.groups if isinstance(slots, Packed) else (slots,))
 
     def _first_count(self) -> jax.Array:
         return jnp.asarray(self.begin_num_update, jnp.int32)

@@ -4,7 +4,7 @@ Here stand the signatures, and which call and index an error was about.
 """
 
 from collections.abc import Hashable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import jax
 
@@ -13,9 +13,19 @@ from jaxmxopt._compiled import flatten_with_names
 from jaxmxopt._config import Config
 from jaxmxopt._state import State
 
-__all__ = ["Definition", "flatten_states"]
+__all__ = ["WHOLE", "Definition", "flatten_states"]
 
 Self = TypeVar("Self", bound="Definition")
+
+
+class _Whole:
+    """What stands in the place of an index where a whole tree is meant."""
+
+    def __repr__(self) -> str:
+        return "WHOLE"
+
+
+WHOLE: Final[Hashable] = _Whole()
 
 
 class Definition(Config):
@@ -24,6 +34,9 @@ class Definition(Config):
     All functions are pure: they return new weights and states. They work inside and outside
     `jax.jit`, and under `vmap`, `scan`, `grad` and `shard_map`.
     """
+
+    # Whether the update of a weight depends on the other weights of its tree.
+    _joint: ClassVar[bool] = False
 
     # One weight.
 
@@ -62,7 +75,8 @@ class Definition(Config):
             The new weight, of the old one's shape and dtype, and the new state.
 
         Raises:
-            ValueError: shapes do not fit. Nothing has changed then, nor with a TypeError.
+            ValueError: shapes do not fit, or the state lacks slots that a hyperparameter needs now,
+                such as a momentum that was 0. Nothing has changed then, nor with a TypeError.
             TypeError: an argument is not a floating array, or the state is of another algorithm.
         """
         try:
@@ -91,8 +105,8 @@ class Definition(Config):
                 such as `"decoder/0/kernel"`.
 
         Returns:
-            One `State` for the tree. Small weights of one shape share their slots' arrays;
-            `state.unpack(params)` shows them weight by weight.
+            One `State` for the tree. Small weights of which very many have one shape share their
+            slots' arrays; `state.unpack(params)` shows them weight by weight.
 
         Raises:
             TypeError: a leaf is not a floating array; the message has its path.
@@ -116,8 +130,8 @@ class Definition(Config):
             The new weights and the new state.
 
         Raises:
-            ValueError: structures or shapes do not fit; the message has the path. Nothing has
-                changed then, nor with a TypeError.
+            ValueError: structures or shapes do not fit; the message has the path. Or the state
+                lacks slots, as of `update`. Nothing has changed then, nor with a TypeError.
             TypeError: a leaf is not a floating array, or the state is of another algorithm.
         """
         try:
@@ -168,6 +182,10 @@ class Definition(Config):
     def _pack(self, params: Any, states: Any) -> State:
         """The state of a tree of weights from those of the weights."""
         raise NotImplementedError(f"{type(self).__name__} must define _pack.")
+
+    def _check_form(self, state: Any, index: Hashable) -> None:
+        """Raises MismatchError for a state whose slots hyperparameters of now do not make."""
+        del state, index
 
     def _reduced(self: Self) -> Self:
         """The same for a compiled function: what is known not to count is structure there."""

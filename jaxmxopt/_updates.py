@@ -5,7 +5,7 @@ from typing import Any
 
 from jax.core import Tracer
 
-from jaxmxopt._checks import MismatchError, WrongKindError, explained
+from jaxmxopt._checks import MismatchError, WrongKindError, check_form, explained
 from jaxmxopt._compiled import slots_and_master
 from jaxmxopt._definition import HALF
 from jaxmxopt._hyperparameters import Hyperparameters, Undefined
@@ -81,6 +81,7 @@ class Updates(Hyperparameters):
             rates = self._counted_rates(index)
             plan = self._planned(rates)
             state = () if state is None else state
+            check_form(self._algorithm, slots_and_master(state)[:1])
             return plan.update(index, self._name, rates, weight, grad, state)
         except BaseException as error:
             self._rewind(counts, before, largest)
@@ -156,6 +157,7 @@ class Updates(Hyperparameters):
             if len(updated) < len(indices):
                 numbers = dict(zip(updated, which, strict=True))
                 which = [numbers.get(index, 0) for index in indices]
+            check_form(self._algorithm, slots.groups, [m[0] for m in slots.layout.groups])
             run = plan.run_all(indices, self._name, donate)
             return run(*plan.table(distinct, which), weights, slots, masters, grads)
         except BaseException as error:

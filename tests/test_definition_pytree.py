@@ -101,9 +101,16 @@ def test_equal_names_in_any_order_hash_alike():
     other = mxopt.SGD(param_idx2name={1: "b", 0: "a"})
     assert one == other
     assert hash(one) == hash(other)
+    assert hash(one.param_idx2name) == hash(other.param_idx2name)
 
 
 def test_the_order_of_patterns_matters():
+    one, other = {"*a": 1.0, "b*": 2.0}, {"b*": 2.0, "*a": 1.0}
+    assert mxopt.SGD(lr_mult=one).lr_mult != mxopt.SGD(lr_mult=other).lr_mult
+    assert mxopt.SGD(lr_mult=one).lr_mult == one
+    groups = [mxopt.Groups({key: mxopt.SGD() for key in keys}) for keys in (one, other)]
+    assert groups[0].groups != groups[1].groups
+    assert groups[0].groups == mxopt.Groups({key: mxopt.SGD() for key in one}).groups
     assert mxopt.SGD(lr_mult={"*a": 1.0, "b*": 2.0}) != mxopt.SGD(lr_mult={"b*": 2.0, "*a": 1.0})
 
 
@@ -197,6 +204,16 @@ def test_steps_of_changed_definitions_compile_once(cls, compilations):
         for rate in (0.3, 0.2, 1):
             make(cls, learning_rate=rate, rescale_grad=rate).step(params, grads, state)
     assert seen.count == 0
+
+
+def test_a_decay_of_0_is_another_structure(compilations):
+    opt, params, grads = mxopt.Adam(wd=0.1), tree(), tree(1)
+    state = opt.init(params)
+    opt.step(params, grads, state)
+    for decay, compiled in ((0.2, 0), (0.0, 1), (0.3, 0), (0.0, 0)):
+        with compilations as seen:
+            opt.replace(wd=decay).step(params, grads, state)
+        assert seen.count == compiled
 
 
 def test_updates_of_several_indices_compile_once(cls, compilations):

@@ -182,3 +182,12 @@ def test_half_precision_trees_keep_their_dtypes(shapes, seed):
     updated, states = weight_by_weight(opt, params, params, state.unpack(params))
     assert_near(stepped, updated, 4)
     assert_near(new.unpack(params), states, 4)
+
+
+def test_numbers_are_weights_in_all_functions():
+    opt = mxopt.EMA(mxopt.SGD(learning_rate=0.5))
+    params = {"w": 1.0}
+    state = opt.init(params)
+    assert opt.step(params, {"w": 1.0}, state)[0]["w"] == 0.5
+    assert opt.update("w", 1.0, 1.0, opt.create_state("w", 1.0))[0] == 0.5
+    assert_same(opt.pack(params, state.unpack(params)), state)

@@ -12,6 +12,8 @@ import jaxmxopt as mxopt
 from jaxmxopt.amp import clip_global_norm
 from jaxmxopt.lr_scheduler import PolyScheduler
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SCHEDULE = PolyScheduler(max_update=10, base_lr=0.1, pwr=1)
 WRAPPERS = {
     "Accumulate": lambda opt: mxopt.Accumulate(opt, every=2),
@@ -148,6 +150,22 @@ class TestEMA:
         params, state = train(opt, steps=2)
         bad = jax.tree.map(lambda g: g * jnp.nan, tree(9))
         assert_same(opt.step(params, bad, state, where=False), (params, state))
+
+    def test_around_groups_that_are_updated_apart(self):
+        """Each weight as if its group were alone, though the whole is stepped every time."""
+        slow, fast = mxopt.Accumulate(mxopt.SGD(learning_rate=1.0), every=2), mxopt.SGD()
+        opt = mxopt.EMA(mxopt.Groups({"a": slow, "*": fast}), decay=0.5)
+        params, state = train(opt, steps=3)
+        alone = {
+            "a": train(mxopt.EMA(slow, decay=0.5), steps=3),
+            "b": train(mxopt.EMA(fast, decay=0.5), steps=3),
+        }
+        read = mxopt.averaged(params, state)
+        for name, (weights, its_state) in alone.items():
+            assert_near(read[name], mxopt.averaged(weights, its_state)[name])
+        masses = {name: one.slots.mass.item() for name, one in state.unpack(params).items()}
+        assert masses == {"a": 0.5, "b": 0.875, "c": 0.875}
+        assert_same(opt.pack(params, state.unpack(params)).slots, state.slots)
 
     def test_averages_masters(self):
         opt = mxopt.EMA(mxopt.SGD(learning_rate=1e-3, multi_precision=True), decay=0.5)

@@ -3,10 +3,19 @@
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+from jax.core import Tracer
 
 from jaxmxopt._numeric import clip, zeros_like
 
-__all__ = ["MomentumSlots", "decayed_step", "has_momentum", "momentum_slots", "momentum_step"]
+__all__ = [
+    "MomentumSlots",
+    "decayed_step",
+    "has_momentum",
+    "made_without",
+    "momentum_slots",
+    "momentum_step",
+]
 
 
 class MomentumSlots(NamedTuple):
@@ -18,6 +27,17 @@ class MomentumSlots(NamedTuple):
 def has_momentum(opt: Any) -> bool:
     """Whether `momentum` may be other than 0: then, and only then, there is a slot for it."""
     return not (isinstance(opt.momentum, float) and opt.momentum == 0.0)
+
+
+def made_without(opt: Any, slots: Any) -> float | None:
+    """The momentum 0 that slots were made with, where the one of now needs what they lack.
+
+    With momentum 0 a slot that is there does no harm; a traced momentum may be 0.
+    """
+    absent = slots.mom is None if hasattr(slots, "mom") else type(slots) is tuple and not slots
+    if not absent or isinstance(opt.momentum, Tracer) or np.all(opt.momentum == 0.0):
+        return None
+    return 0.0
 
 
 def momentum_slots(opt: Any, weight: jax.Array) -> Any:

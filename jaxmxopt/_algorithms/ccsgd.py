@@ -37,6 +37,8 @@ class ccSGD(OptimizerDef):
     lazy_update: Static[bool] = True
 
     _slot_types = SGD._slot_types
+    _slots_by = SGD._slots_by
+    _made_with = SGD._made_with
     _slots = SGD._slots
     _rule = SGD._rule
     _row_rule = SGD._row_rule

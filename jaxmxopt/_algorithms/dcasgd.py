@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmxopt._algorithms._sgd_arithmetic import has_momentum
+from jaxmxopt._algorithms._sgd_arithmetic import has_momentum, made_without
 from jaxmxopt._config import DecayRate, NonNegative
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._in_place import after, first
@@ -60,11 +60,15 @@ class DCASGD(OptimizerDef):
     lamda: NonNegative = 0.04
 
     _slot_types = (DCASGDSlots,)
+    _slots_by = "momentum"
 
     def _slots(self, weight: Any, index: Any) -> DCASGDSlots:
         mom = zeros_like(weight) if has_momentum(self) else None
         # A copy, for the weight's own buffer may be donated.
         return DCASGDSlots(mom, jnp.copy(weight))
+
+    def _made_with(self, slots: Any) -> Any:
+        return made_without(self, slots)
 
     def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         def step(weight: Any, grad: Any, previous: Any, mom: Any) -> Any:

@@ -5,7 +5,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmxopt._algorithms._sgd_arithmetic import decayed_step, has_momentum, momentum_step
+from jaxmxopt._algorithms._sgd_arithmetic import (
+    decayed_step,
+    has_momentum,
+    made_without,
+    momentum_step,
+)
 from jaxmxopt._config import DecayRate, NonNegative, Static
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._numeric import norm, scalar_like, zeros_like
@@ -78,11 +83,15 @@ class LARS(OptimizerDef):
 
     _decaying = ("_weight",)
     _slot_types = (tuple, LARSSlots)
+    _slots_by = "momentum"
 
     def _slots(self, weight: Any, index: Any) -> Any:
         if not has_momentum(self):
             return ()
         return LARSSlots(zeros_like(weight), scalar_like(weight, 0.0))
+
+    def _made_with(self, slots: Any) -> Any:
+        return made_without(self, slots)
 
     def _rates(self, lr: Any, wd: Any, t: Any) -> LARSRates:
         return LARSRates(lr, wd, lr)

@@ -5,9 +5,14 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmxopt._algorithms._sgd_arithmetic import decayed_step, has_momentum, momentum_step
+from jaxmxopt._algorithms._sgd_arithmetic import (
+    decayed_step,
+    has_momentum,
+    made_without,
+    momentum_step,
+)
 from jaxmxopt._config import DecayRate, Interval, Static
-from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._definition import MOST_UPDATES, OptimizerDef
 from jaxmxopt._in_place import after, first
 from jaxmxopt._numeric import divide, sqrt, zeros_like
 
@@ -100,11 +105,22 @@ class LBSGD(OptimizerDef):
     _rowwise = False
     _schedule_lag = 1
     _slot_types = (LBSGDSlots,)
+    _slots_by = "momentum"
+
+    def _check_weight(self, weight: Any) -> None:
+        if self.begin_epoch * self.updates_per_epoch >= MOST_UPDATES:
+            raise ValueError(
+                f"begin_epoch * updates_per_epoch must be below {MOST_UPDATES}, got "
+                f"{self.begin_epoch} * {self.updates_per_epoch}."
+            )
 
     def _slots(self, weight: Any, index: Any) -> LBSGDSlots:
         mom = zeros_like(weight) if has_momentum(self) else None
         first = jnp.asarray(self.begin_epoch * self.updates_per_epoch, jnp.int32)
         return LBSGDSlots(mom, zeros_like(weight), first)
+
+    def _made_with(self, slots: Any) -> Any:
+        return made_without(self, slots)
 
     def _rates(self, lr: Any, wd: Any, t: Any) -> LBSGDRates:
         count = t - self.begin_num_update + self.begin_epoch * self.updates_per_epoch
@@ -120,7 +136,9 @@ class LBSGD(OptimizerDef):
         if isinstance(count, int):
             done = min(count, span)
         else:
-            done = jnp.minimum(count, span).astype(jnp.result_type(self.rescale_grad))
+            # Spans, and their squares before all, may be no int32.
+            span = float(span)
+            done = jnp.minimum(count.astype(jnp.result_type(self.rescale_grad)), span)
         if self.warmup_strategy == "linear":
             return 1.0 + rise * done / span
         if self.warmup_strategy == "power2":

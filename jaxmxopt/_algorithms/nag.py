@@ -2,7 +2,12 @@
 
 from typing import Any
 
-from jaxmxopt._algorithms._sgd_arithmetic import MomentumSlots, decayed_step, momentum_slots
+from jaxmxopt._algorithms._sgd_arithmetic import (
+    MomentumSlots,
+    decayed_step,
+    made_without,
+    momentum_slots,
+)
 from jaxmxopt._config import DecayRate
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._in_place import after, first
@@ -52,9 +57,13 @@ class NAG(OptimizerDef):
     momentum: DecayRate = 0.0
 
     _slot_types = (tuple, MomentumSlots)
+    _slots_by = "momentum"
 
     def _slots(self, weight: Any, index: Any) -> Any:
         return momentum_slots(self, weight)
+
+    def _made_with(self, slots: Any) -> Any:
+        return made_without(self, slots)
 
     def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         if not slots:

@@ -82,11 +82,17 @@ class RMSProp(OptimizerDef):
     clip_weights: Real | None = None
 
     _slot_types = (RMSPropSlots, CenteredRMSPropSlots)
+    _slots_by = "centered"
 
     def _slots(self, weight: Any, index: Any) -> Any:
         if self.centered:
             return CenteredRMSPropSlots(*(zeros_like(weight) for _ in range(3)))
         return RMSPropSlots(zeros_like(weight))
+
+    def _made_with(self, slots: Any) -> Any:
+        centered = isinstance(slots, CenteredRMSPropSlots)
+        other = type(slots) in self._slot_types and centered is not self.centered
+        return centered if other else None
 
     def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         g = clip(self.rescale_grad * grad + rates.wd * weight, self.clip_gradient)

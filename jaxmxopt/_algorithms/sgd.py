@@ -5,6 +5,7 @@ from typing import Any
 from jaxmxopt._algorithms._sgd_arithmetic import (
     MomentumSlots,
     decayed_step,
+    made_without,
     momentum_slots,
     momentum_step,
 )
@@ -48,9 +49,13 @@ class SGD(OptimizerDef):
     lazy_update: Static[bool] = True
 
     _slot_types = (tuple, MomentumSlots)
+    _slots_by = "momentum"
 
     def _slots(self, weight: Any, index: Any) -> Any:
         return momentum_slots(self, weight)
+
+    def _made_with(self, slots: Any) -> Any:
+        return made_without(self, slots)
 
     def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         if not slots:

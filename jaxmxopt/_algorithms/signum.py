@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxmxopt._algorithms._sgd_arithmetic import MomentumSlots, momentum_slots
+from jaxmxopt._algorithms._sgd_arithmetic import MomentumSlots, made_without, momentum_slots
 from jaxmxopt._config import DecayRate, NonNegative
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._numeric import clip, sign
@@ -55,9 +55,13 @@ class Signum(OptimizerDef):
     wd_lh: NonNegative = 0.0
 
     _slot_types = (tuple, MomentumSlots)
+    _slots_by = "momentum"
 
     def _slots(self, weight: Any, index: Any) -> Any:
         return momentum_slots(self, weight)
+
+    def _made_with(self, slots: Any) -> Any:
+        return made_without(self, slots)
 
     def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         if not slots:

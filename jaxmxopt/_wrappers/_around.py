@@ -10,7 +10,7 @@ from jax.core import Tracer
 
 from jaxmxopt._checks import MismatchError, WrongKindError
 from jaxmxopt._config import Node
-from jaxmxopt._pure import Definition, flatten_states
+from jaxmxopt._pure import WHOLE, Definition, flatten_states
 from jaxmxopt._state import State
 from jaxmxopt._state import own as copied
 from jaxmxopt._wrappers._tree import TreeDefinition
@@ -73,7 +73,7 @@ class Around(TreeDefinition):
     def _advance_inner(
         self, params: Any, grads: Any, inner: State, ok: Any, index: Hashable
     ) -> tuple[Any, State]:
-        if index is None:
+        if index is WHOLE:
             return self.definition._step(params, grads, inner, ok, False)
         return self.definition._update(index, params, grads, inner)
 
@@ -84,6 +84,10 @@ class Around(TreeDefinition):
     def _init(self, params: Any) -> State:
         inner = self.definition._init(params)
         return inner if self._slots_type is None else self._outer(inner, **self._own(params, inner))
+
+    def _check_form(self, state: Any, index: Hashable) -> None:
+        if self._slots_type is None or isinstance(getattr(state, "slots", None), self._slots_type):
+            self.definition._check_form(self._inner(state), index)
 
     def _pack(self, params: Any, states: Any) -> State:
         kind = self._slots_type
@@ -98,9 +102,10 @@ class Around(TreeDefinition):
         tree = jax.tree.structure(params)
         inner = self.definition._pack(params, tree.unflatten([self._inner(s) for s in leaves]))
         own = self._own(params, inner)
+        per_weight = kind(inner=inner.slots, **own).per_weight
         for field in own:
             values = [getattr(leaf.slots, field) for leaf in leaves]
-            if field in kind.per_weight:
+            if field in per_weight:
                 own[field] = tree.unflatten(values)
             elif values:
                 own[field] = _common(field, values)

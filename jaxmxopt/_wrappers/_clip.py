@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxmxopt._compiled import flatten_with_names
 from jaxmxopt._config import NonNegative
 from jaxmxopt._gradients import clip_global_norm, multiplied
+from jaxmxopt._pure import WHOLE
 from jaxmxopt._state import State
 from jaxmxopt._wrappers._around import Around
 from jaxmxopt._wrappers._tree import map_grads
@@ -18,7 +19,7 @@ __all__ = ["ClipGlobalNorm"]
 class ClipGlobalNorm(Around):
     r"""Scales gradients down where their norm over all weights is above a limit.
 
-    .. math:: g \leftarrow g \min\left(1, \frac{c}{\|g\|}\right)
+    .. math:: g \leftarrow g \min\left(1, \frac{c}{\|g\| + 10^{-8}}\right)
 
     The norm is that of the gradients after `rescale_grad`, so the limit does not depend on the
     size of a batch or the scale of a loss. Under `update` it is the norm of the one gradient,
@@ -48,11 +49,13 @@ class ClipGlobalNorm(Around):
 
     max_norm: NonNegative
 
+    _joint = True
+
     def _advance(
         self, params: Any, grads: Any, state: State, ok: Any, index: Hashable
     ) -> tuple[Any, State]:
         names, _, tree = flatten_with_names(params)
-        factors = [self._rescaling(name if index is None else index) for name in names]
+        factors = [self._rescaling(name if index is WHOLE else index) for name in names]
         grads = map_grads(_rescaled, grads, tree.unflatten(factors))
         grads, _ = clip_global_norm(grads, self.max_norm)
         return self._unscaled()._advance_inner(params, grads, state, ok, index)

@@ -11,9 +11,10 @@ from jaxmxopt._compiled import flatten_with_names
 from jaxmxopt._config import DecayRate, Static
 from jaxmxopt._exported import exportable
 from jaxmxopt._numeric import compute_dtype
+from jaxmxopt._pure import WHOLE
 from jaxmxopt._state import State
 from jaxmxopt._wrappers._around import Around, unpacked
-from jaxmxopt._wrappers._masters import full_weights
+from jaxmxopt._wrappers._masters import counts, full_weights, grouped
 
 __all__ = ["EMA", "EMASlots", "averaged"]
 
@@ -26,14 +27,18 @@ class EMASlots(NamedTuple):
         inner: the slots of the definition inside.
         average: the weighted sum of the weights after each update, like the weights, in float32
             at least.
-        mass: float32 scalar, the sum of the weights of that sum.
+        mass: float32 scalar, the sum of the weights of that sum. Around `Groups`, which may be
+            updated apart, a tree of them like the weights.
     """
 
     inner: Any
     average: Any
-    mass: jax.Array
+    mass: Any
 
-    per_weight = ("average",)
+    @property
+    def per_weight(self) -> tuple[str, ...]:
+        """The fields that are trees like the weights."""
+        return ("average",) if _is_leaf(self.mass) else ("average", "mass")
 
     def unpacked(self, state: State, params: Any) -> Any:
         """What `State.unpack` gives."""
@@ -49,7 +54,7 @@ class EMA(Around):
         \bar w &= a / (1 - d^t)
 
     Training is not changed by it: the average is for evaluation (Polyak and Juditsky, 1992). It
-    moves when the weights do, so not in a call that only accumulates or is skipped, and is of the
+    moves when the weight does, so not in a call that only accumulates or is skipped, and is of the
     float32 masters where there are any.
 
     Attributes:
@@ -76,8 +81,6 @@ class EMA(Around):
     _slots_type = EMASlots
 
     def _own(self, params: Any, inner: State) -> dict[str, Any]:
-        del inner
-
         def first(weight: Any) -> jax.Array:
             weight = jnp.asarray(weight)
             dtype = compute_dtype(weight.dtype)
@@ -86,29 +89,47 @@ class EMA(Around):
             # A copy, so that it can be donated beside the weight.
             return jnp.array(weight, dtype)
 
-        mass = jnp.asarray(0.0 if self.debias else 1.0, jnp.float32)
-        return {"average": jax.tree.map(first, params), "mass": mass}
+        def mass(_: Any = None) -> jax.Array:
+            return jnp.asarray(0.0 if self.debias else 1.0, jnp.float32)
+
+        masses = jax.tree.map(mass, params) if grouped(inner) else mass()
+        return {"average": jax.tree.map(first, params), "mass": masses}
 
     def _advance(
         self, params: Any, grads: Any, state: State, ok: Any, index: Hashable
     ) -> tuple[Any, State]:
         before = self._inner(state)
         params, inner = self._advance_inner(params, grads, before, ok, index)
-        moved = inner.num_update != before.num_update
         rate = 1 - jnp.asarray(self.decay)
 
-        def towards(average: jax.Array, value: Any) -> jax.Array:
+        def towards(average: jax.Array, value: Any, moved: Any) -> jax.Array:
             value = value.astype(average.dtype)
             new = average + lax.convert_element_type(rate, average.dtype) * (value - average)
             return jnp.where(moved, new, average)
 
-        if index is None:
+        if index is WHOLE:
             full = full_weights(params, inner)
         else:
             full = params if inner.master is None else inner.master
-        average = jax.tree.map(towards, state.slots.average, full)
-        mass = towards(state.slots.mass, jnp.ones((), jnp.float32))
+        moved, one = _moved(params, before, inner), jnp.ones((), jnp.float32)
+        mass = jax.tree.map(lambda mass, did: towards(mass, one, did), state.slots.mass, moved)
+        if _is_leaf(moved):
+            moved = jax.tree.map(lambda _: moved, full)
+        average = jax.tree.map(towards, state.slots.average, full, moved)
         return params, self._outer(inner, average=average, mass=mass)
+
+
+def _moved(params: Any, before: State, after: State) -> Any:
+    """Whether an update has been: of all weights, or around groups a tree for each."""
+    if not grouped(after):
+        return before.num_update != after.num_update
+    names, _, tree = flatten_with_names(params)
+    old, new = counts(params, before), counts(params, after)
+    return tree.unflatten([old[name] != new[name] for name in names])
+
+
+def _is_leaf(tree: Any) -> bool:
+    return jax.tree_util.treedef_is_leaf(jax.tree.structure(tree))
 
 
 def averaged(params: Any, state: State) -> Any:
@@ -140,7 +161,9 @@ def _collect(state: State, found: dict[str, Any]) -> None:
     while hasattr(slots, "inner"):
         if isinstance(slots, EMASlots):
             names, leaves, _ = flatten_with_names(slots.average)
-            found.update((n, (leaf, slots.mass)) for n, leaf in zip(names, leaves, strict=True))
+            masses = jax.tree.leaves(slots.mass)
+            masses = masses * len(names) if _is_leaf(slots.mass) else masses
+            found.update(zip(names, zip(leaves, masses, strict=True), strict=True))
             return
         slots = slots.inner
     for part in getattr(slots, "states", ()):

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from jaxmxopt._checks import MismatchError, check_where
 from jaxmxopt._compiled import flatten_grads, flatten_with_names
-from jaxmxopt._config import FrozenMap, Node
+from jaxmxopt._config import Node, OrderedMap
 from jaxmxopt._exported import exportable_node
-from jaxmxopt._pure import Definition, flatten_states
+from jaxmxopt._pure import WHOLE, Definition, flatten_states
 from jaxmxopt._state import State
 from jaxmxopt._wrappers._tree import TreeDefinition
 
@@ -22,7 +22,7 @@ Self = TypeVar("Self", bound="Groups")
 
 
 @jax.tree_util.register_pytree_with_keys_class
-class GroupMap(FrozenMap):
+class GroupMap(OrderedMap):
     """Definitions by pattern: a pytree whose children are the definitions."""
 
     def tree_flatten_with_keys(self) -> tuple[tuple[Any, ...], tuple[Hashable, ...]]:
@@ -192,6 +192,15 @@ class Groups(TreeDefinition):
 
     def _of(self, count: Any, states: tuple[State, ...], members: tuple[int, ...]) -> State:
         return State(count, GroupSlots(states, members), None)
+
+    def _check_form(self, state: Any, index: Hashable) -> None:
+        if index is not WHOLE:
+            self._opts()[self._number_of(index)]._check_form(state, index)
+            return
+        slots = getattr(state, "slots", None)
+        if isinstance(slots, GroupSlots) and len(slots.states) == len(self.groups):
+            for opt, part_state in zip(self._opts(), slots.states, strict=True):
+                opt._check_form(part_state, index)
 
     def _check_slots(self, state: Any) -> None:
         super()._check_slots(state)

@@ -1,4 +1,4 @@
-"""The masters in the state of a tree, whatever wrappers it has gone through."""
+"""What the state of a tree says of its weights, whatever wrappers it has gone through."""
 
 from typing import Any
 
@@ -6,7 +6,30 @@ from jaxmxopt._compiled import flatten_with_names
 from jaxmxopt._layout import Packed
 from jaxmxopt._state import State
 
-__all__ = ["full_weights", "masters"]
+__all__ = ["counts", "full_weights", "grouped", "masters"]
+
+
+def _innermost(state: State) -> Any:
+    """The slots inside of those of wrappers."""
+    slots = state.slots
+    while hasattr(slots, "inner"):
+        slots = slots.inner
+    return slots
+
+
+def grouped(state: State) -> bool:
+    """Whether the weights of a tree are in groups, which count for themselves."""
+    return hasattr(_innermost(state), "parts")
+
+
+def counts(params: Any, state: State) -> dict[str, Any]:
+    """How often every weight of a tree has been updated, by path."""
+    if not grouped(state):
+        return dict.fromkeys(flatten_with_names(params)[0], state.num_update)
+    found: dict[str, Any] = {}
+    for part, part_state in _innermost(state).parts(params):
+        found |= counts(part, part_state)
+    return found
 
 
 def masters(params: Any, state: State) -> dict[str, Any]:
@@ -15,11 +38,8 @@ def masters(params: Any, state: State) -> dict[str, Any]:
     if isinstance(state.master, Packed):
         pairs = zip(names, state.master.unpack(weights), strict=True)
         return {name: master for name, master in pairs if master is not None}
-    slots = state.slots
-    while hasattr(slots, "inner"):
-        slots = slots.inner
     found: dict[str, Any] = {}
-    for part, part_state in getattr(slots, "parts", lambda _: ())(params):
+    for part, part_state in _innermost(state).parts(params) if grouped(state) else ():
         found |= masters(part, part_state)
     return found
 

@@ -9,7 +9,7 @@ import jax
 from jaxmxopt import _compiled
 from jaxmxopt._checks import MismatchError, WrongKindError, check_array, check_count, check_where
 from jaxmxopt._compiled import flatten_grads, flatten_with_names, flattened
-from jaxmxopt._pure import Definition
+from jaxmxopt._pure import WHOLE, Definition
 from jaxmxopt._sparse import RowSparse
 from jaxmxopt._state import State
 
@@ -32,7 +32,7 @@ class TreeDefinition(Definition):
             grads: likewise; a leaf may be a `RowSparse`.
             state: of them.
             ok: scalar bool, False to leave everything as it is; None for always.
-            index: of the one weight; None for a tree.
+            index: of the one weight; `WHOLE` for a tree.
         """
         raise NotImplementedError(f"{type(self).__name__} must define _advance.")
 
@@ -41,12 +41,14 @@ class TreeDefinition(Definition):
             chosen, index = self._only(index)
         except TypeError:
             raise WrongKindError(f"index must be hashable, got {index!r}.") from None
+        chosen._check_form(state, index)
         structure, numbers = flattened(chosen._reduced())
         return _advance(structure, index, False)(numbers, weight, state, grad, None)
 
     def _step(self, params: Any, grads: Any, state: State, where: Any, donate: bool) -> Any:
+        self._check_form(state, WHOLE)
         structure, numbers = flattened(self._reduced())
-        return _advance(structure, None, donate)(numbers, params, state, grads, where)
+        return _advance(structure, WHOLE, donate)(numbers, params, state, grads, where)
 
     def _check_slots(self, state: Any) -> None:
         if not isinstance(state, State):
@@ -71,7 +73,7 @@ def _advance(structure: Any, index: Hashable, donate: bool) -> Callable[..., tup
         names, weights, tree = flatten_with_names(params)
         leaves = flatten_grads(tree, names, grads)
         for name, weight, grad in zip(names, weights, leaves, strict=True):
-            name = name if index is None else None
+            name = name if index is WHOLE else None
             check_array("weight", weight, name)
             check_array("grad", grad, name)
             if weight.shape != grad.shape:

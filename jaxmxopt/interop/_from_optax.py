@@ -13,7 +13,7 @@ from jaxmxopt._config import Node, NonNegative, Real, Static
 from jaxmxopt._definition import HALF
 from jaxmxopt._exported import exportable
 from jaxmxopt._layout import Layout, Packed
-from jaxmxopt._pure import Definition
+from jaxmxopt._pure import WHOLE, Definition
 from jaxmxopt._sparse import RowSparse
 from jaxmxopt._state import State
 from jaxmxopt._wrappers._masters import full_weights, masters
@@ -62,6 +62,7 @@ class FromOptax(TreeDefinition):
     multi_precision: Static[bool] = False
 
     _slots_type: ClassVar[Any] = OptaxSlots
+    _joint = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,6 +93,11 @@ class FromOptax(TreeDefinition):
         full = [w if m is None else m for w, m in zip(weights, known, strict=True)]
         return self._first(tree.unflatten(full), _packed(known))
 
+    def _only(self, index: Hashable) -> tuple[Definition, Hashable]:
+        hash(index)
+        # All weights of one shape share what is compiled: nothing here goes by the index.
+        return self, ""
+
     def _master(self, weight: Any) -> Any:
         half = self.multi_precision and weight.dtype in HALF
         return weight.astype(jnp.float32) if half else None
@@ -116,7 +122,7 @@ class FromOptax(TreeDefinition):
     def _advanced(
         self, params: Any, grads: Any, state: State, index: Hashable
     ) -> tuple[Any, State]:
-        if index is None:
+        if index is WHOLE:
             full = full_weights(params, state)
         else:
             full = params if state.master is None else state.master
@@ -134,7 +140,7 @@ class FromOptax(TreeDefinition):
 
         new = jax.tree.map(moved, full, updates)
         rounded = jax.tree.map(lambda new, old: new.astype(old.dtype), new, params)
-        if index is not None:
+        if index is not WHOLE:
             master = None if state.master is None else new
             return rounded, State(count, OptaxSlots(tx_state), master)
         known = masters(params, state)
@@ -165,7 +171,8 @@ def from_optax(
 
     It has `init` and `step`, `create_state` and `update`, and goes into `Optimizer`, `Updater`,
     `Trainer` and the wrappers. What looks at all weights at once, such as
-    `optax.clip_by_global_norm`, does so in `step`; under `update` it sees the one weight.
+    `optax.clip_by_global_norm`, does so in `step` and in a `Trainer`; under `update` it sees the
+    one weight, and lists of weights are refused.
 
     Args:
         tx: any GradientTransformation that needs no extra arguments.
