@@ -15,7 +15,8 @@ from jaxmxopt._layout import Layout
 from jaxmxopt._loss_scaling import LossScaling
 from jaxmxopt._optimizer import Optimizer
 from jaxmxopt._saved_states import adopted, dumped, loaded
-from jaxmxopt._state import MasterState
+from jaxmxopt._state import MasterState, State
+from jaxmxopt._tree_optimizer import TreeOptimizer
 from jaxmxopt._updater import device_id, placed
 from jaxmxopt.amp import DynamicLossScaler
 
@@ -68,8 +69,12 @@ class Trainer:
         if len(set(self._names)) < len(self._names):
             double = next(n for i, n in enumerate(self._names) if n in self._names[:i])
             raise ValueError(f"Trainer({double!r}): every weight must have a path of its own.")
-        create = self._optimizer.create_state_multi_precision
-        states = [create(name, w) for name, w in zip(self._names, weights, strict=True)]
+        states: Any
+        if isinstance(self._optimizer, TreeOptimizer) and not self._optimizer._is_separable():
+            states = self._optimizer.definition.init(params)
+        else:
+            create = self._optimizer.create_state_multi_precision
+            states = [create(name, w) for name, w in zip(self._names, weights, strict=True)]
         self._weights = [jnp.array(weight, copy=True) for weight in weights]
         self._keep(states)
 
@@ -87,7 +92,12 @@ class Trainer:
 
     @property
     def states(self) -> dict[str, Any]:
-        """What the optimizer remembers of each weight, by path."""
+        """What the optimizer remembers of each weight, by path.
+
+        Where a transformation of optax is inside, it is one `State` of the whole tree, under `""`.
+        """
+        if self._whole is not None:
+            return {"": self._whole}
         return dict(zip(self._names, self._states(), strict=True))
 
     @property
@@ -118,6 +128,7 @@ class Trainer:
                 stands for a weight that the loss did not reach.
             batch_size: the gradients are divided by it; 1 where the loss is a mean already.
             ignore_stale_grad: leave weights whose gradient is None as they are, their counts too.
+                Refused where the optimizer looks at all weights together.
 
         Returns:
             The new weights, as `params`.
@@ -172,6 +183,19 @@ class Trainer:
                 names, self._weights, grads, self._slots, self._masters, call, donate=True
             )
             return
+        stale = next((n for n, grad in enumerate(grads) if grad is None), None)
+        if isinstance(optimizer, TreeOptimizer):
+            joint = optimizer._joint()
+            if stale is not None and joint is not None:
+                raise ValueError(
+                    f"{call}({names[stale]!r}): grad must be an array, as {joint} looks at all "
+                    "weights together, got None."
+                )
+            if self._whole is not None:
+                trees = self.params, self._tree.unflatten(grads)
+                new, self._whole = optimizer._step_whole(call, names, *trees, self._whole)
+                self._weights = jax.tree.leaves(new)
+                return
         fresh = [n for n, grad in enumerate(grads) if grad is not None]
         chosen = ([given[n] for n in fresh] for given in (names, self._weights, grads, self._own))
         updated = optimizer._update_each(*chosen)
@@ -191,10 +215,17 @@ class Trainer:
 
     # States.
 
-    def _keep(self, states: list[Any]) -> None:
-        """Takes states over, laid out for one compiled call where the optimizer allows it."""
+    def _keep(self, states: Any) -> None:
+        """Takes states over, laid out for one compiled call where the optimizer allows it.
+
+        Args:
+            states: a list with one for each weight, or that of the whole tree.
+        """
         optimizer, self._own = self._optimizer, states
-        self._slots = self._masters = None
+        self._slots = self._masters = self._whole = None
+        if isinstance(states, State):
+            self._own, self._whole = [], states
+            return
         if optimizer._has_own_update():
             return
         kinds = [
@@ -229,7 +260,14 @@ class Trainer:
             file.write(data)
 
     def _dump(self, call: str) -> bytes:
-        return dumped(call, self._optimizer, self.states, True, more=self._scaling.kept)
+        return dumped(call, self._optimizer, self._kept(), True, more=self._scaling.kept)
+
+    def _kept(self) -> dict[str, Any]:
+        """What goes into a file: the states by path, or the leaves of that of the whole tree."""
+        if self._whole is None:
+            return self.states
+        names, leaves, _ = flatten_with_names(self._whole)
+        return dict(zip(names, leaves, strict=True))
 
     def load_states(self, fname: Path) -> None:
         """Goes on from a file that `save_states` wrote, or gluon's Trainer in MXNet.
@@ -245,21 +283,14 @@ class Trainer:
             self._load(call, file.read())
 
     def _load(self, call: str, data: bytes) -> None:
-        current = self.states
+        current = self._kept()
         found = loaded(call, data, self._optimizer, current)
         made, states = found.optimizer, found.states
         numbers = self._numbers(states)
         if numbers:
             states = {numbers.get(index, index): state for index, state in states.items()}
             _rename(made, numbers)
-        merged = [
-            placed(self._checked(call, name, states.pop(name, state), state), weight)
-            for (name, state), weight in zip(current.items(), self._weights, strict=True)
-        ]
-        if states:
-            raise ValueError(
-                f"{call}: the file must be of these weights, got a state of {next(iter(states))!r}."
-            )
+        merged = self._merged(call, states, current)
         try:
             scale = self._scaling.taken(found.more)
         except ValueError as error:
@@ -267,6 +298,25 @@ class Trainer:
         self._optimizer = adopted(self._optimizer, made)
         self._keep(merged)
         self._scaling.state = scale
+
+    def _merged(self, call: str, states: dict[Any, Any], current: Mapping[str, Any]) -> Any:
+        """What `_keep` takes, of a file where it has it; all of the file must have its place."""
+        missing = next((name for name in current if name not in states), None)
+        if self._whole is not None and missing is not None:
+            raise ValueError(f"{call}: the file must hold all of the state, got no {missing!r}.")
+        found = {name: states.pop(name, kept) for name, kept in current.items()}
+        if states:
+            raise ValueError(
+                f"{call}: the file must be of these weights, got a state of {next(iter(states))!r}."
+            )
+        if self._whole is not None:
+            leaves, tree = jax.tree.flatten(self._whole)
+            pairs = zip(found.values(), leaves, strict=True)
+            return tree.unflatten([placed(leaf, old) for leaf, old in pairs])
+        return [
+            placed(self._checked(call, name, state, current[name]), weight)
+            for (name, state), weight in zip(found.items(), self._weights, strict=True)
+        ]
 
     def _numbers(self, states: Mapping[Any, Any]) -> dict[Any, str]:
         """The paths of the weights that a file of MXNet's has numbers for."""

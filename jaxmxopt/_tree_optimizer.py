@@ -30,7 +30,9 @@ class TreeOptimizer(Optimizer):
 
     States are those of the definition and count for themselves. Hyperparameters read as those of
     the first algorithm inside and are written to all. A list of weights is updated as one tree
-    where all of them have been updated equally often, else part by part.
+    where all of them have been updated equally often, else part by part; what looks at all weights
+    together, as `ClipGlobalNorm` does, refuses such a list. What comes from optax takes one weight
+    a call, or all of them in a `Trainer`.
     """
 
     _algorithm: Any = Undefined()
@@ -126,9 +128,21 @@ class TreeOptimizer(Optimizer):
     def _update_each(
         self, indices: Sequence[Any], weights: Sequence[Any], grads: Sequence[Any], states: Any
     ) -> tuple[list[Any], list[Any]]:
+        if len(indices) > 1 and not self._is_separable():
+            raise ValueError(
+                f"{type(self._wrapped).__name__}.update: index must be that of one weight, got "
+                f"{len(indices)}: a state of optax is of one weight, or, with step and in a "
+                "Trainer, of the whole tree."
+            )
         parts: dict[int, list[int]] = {}
         for number, index in enumerate(indices):
             parts.setdefault(self._index_update_count.get(index, 0), []).append(number)
+        if len(parts) > 1 and (joint := self._joint()) is not None:
+            raise ValueError(
+                f"{type(self._wrapped).__name__}.update: the weights of a list must have been "
+                f"updated equally often, as {joint} looks at them together, got counts "
+                f"{sorted(parts)}."
+            )
         new, new_states = list(weights), list(states)
         for part in parts.values():
             arguments = [[given[n] for n in part] for given in (indices, weights, grads, states)]
@@ -141,15 +155,42 @@ class TreeOptimizer(Optimizer):
         self, indices: list[Any], weights: list[Any], grads: list[Any], states: list[Any]
     ) -> tuple[list[Any], list[Any]]:
         definition, names = self.definition, tuple(map(str, indices))
-        if len(set(names)) < len(names) or not _separable(definition):
-            each = zip(indices, weights, grads, states, strict=True)
-            updated = [definition.update(*arguments) for arguments in each]
-            return [weight for weight, _ in updated], [state for _, state in updated]
+        call = f"{type(definition).__name__}.update"
+        if len(set(names)) < len(names):
+            double = next(i for n, i in enumerate(indices) if str(i) in names[:n])
+            raise ValueError(
+                f"{call}: every index must be given once, also as a string, got {double!r} twice."
+            )
+        if not self._is_separable():
+            updated = definition.update(indices[0], weights[0], grads[0], states[0])
+            return [updated[0]], [updated[1]]
         structure, numbers = flattened(_by_name(definition)._reduced())
         try:
+            for index, state in zip(indices, states, strict=True):
+                definition._check_form(state, index)
             return _together(structure, names)(numbers, weights, grads, states)
         except (MismatchError, WrongKindError) as error:
-            raise explained(f"{type(definition).__name__}.update", error) from None
+            raise explained(call, error) from None
+
+    def _step_whole(
+        self, call: str, names: Sequence[str], params: Any, grads: Any, state: Any
+    ) -> tuple[Any, Any]:
+        """Updates a whole tree of weights of these names, whose state is one."""
+        try:
+            updated = self.definition._step(params, grads, state, None, False)
+        except (MismatchError, WrongKindError) as error:
+            raise explained(call, error) from None
+        self._update_count(list(names))
+        return updated
+
+    def _is_separable(self) -> bool:
+        """Whether the state of a tree can be made from those of its weights."""
+        return all(isinstance(one, OptimizerDef) for one in _leaves(self._wrapped))
+
+    def _joint(self) -> str | None:
+        """The name of what inside looks at all weights of a tree together, if anything does."""
+        joint = (type(one).__name__ for one in _inside(self._wrapped) if one._joint)
+        return next(joint, None)
 
     def __repr__(self) -> str:
         return f"Optimizer({self._wrapped!r}, num_update={self.num_update})"
@@ -173,20 +214,19 @@ def _together(structure: Any, names: tuple[str, ...]) -> Callable[..., Any]:
     return jax.jit(run)
 
 
-def _leaves(definition: Any) -> Iterator[Any]:
-    """The definitions inside that hold no others."""
+def _inside(definition: Any) -> Iterator[Any]:
+    """A definition and all that are inside."""
+    yield definition
     if isinstance(definition, Around):
-        yield from _leaves(definition.definition)
+        yield from _inside(definition.definition)
     elif isinstance(definition, Groups):
         for part in definition.groups.values():
-            yield from _leaves(part)
-    else:
-        yield definition
+            yield from _inside(part)
 
 
-def _separable(definition: Any) -> bool:
-    """Whether the state of a tree can be made from those of its weights."""
-    return all(isinstance(one, OptimizerDef) for one in _leaves(definition))
+def _leaves(definition: Any) -> Iterator[Any]:
+    """The definitions inside that hold no others."""
+    return (one for one in _inside(definition) if not isinstance(one, (Around, Groups)))
 
 
 def _every(definition: Any) -> int:

@@ -108,6 +108,17 @@ def test_a_rate_given_beside_a_direction():
     assert_near(params, by_optax(optax.adam(0.1), tree(0))[0], 4)
 
 
+def test_weights_of_one_shape_share_what_is_compiled(compilations):
+    opt, w = from_optax(optax.adam(0.1)), jnp.ones(2)
+    expected = opt.update("a", w, w, opt.create_state("a", w))
+    with compilations as seen:
+        assert_same(opt.update(7, w, w, opt.create_state(7, w)), expected)
+        assert_same(opt.update(None, w, w, opt.create_state(None, w)), expected)
+    assert seen.count == 0
+    with pytest.raises(TypeError, match=r"^FromOptax\.update\(\[7\]\): index must be hashable"):
+        opt.update([7], w, w, opt.create_state(7, w))
+
+
 def test_a_schedule_starts_at_one_and_goes_on_from_where_states_begin():
     seen = PolyScheduler(max_update=8, base_lr=1.0, pwr=1)
     opt = from_optax(optax.identity(), lr_scheduler=seen, begin_num_update=2)
@@ -223,8 +234,8 @@ def test_an_optimizer_creates_states_and_updates():
     new, state = optimizer.update(0, w, jnp.ones(2), state)
     np.testing.assert_array_equal(new, [0.75, 1.75])
     assert optimizer.num_update == int(state.num_update) == 1
-    many = optimizer.update([0, 1], [w, w], [w, w], [state, optimizer.create_state(1, w)])
-    np.testing.assert_array_equal(many[0][1], [0.75, 1.5])
+    with pytest.raises(ValueError, match=r"^FromOptax\.update: index must be that of one weight"):
+        optimizer.update([0, 1], [w, w], [w, w], [state, optimizer.create_state(1, w)])
 
 
 def test_a_trainer_goes_on_from_its_file(tmp_path):

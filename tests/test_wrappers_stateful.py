@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from samples import assert_near, tree
+from samples import assert_near, assert_same, tree
 
 import jaxmxopt as mxopt
 from jaxmxopt.interop import from_optax
@@ -41,7 +41,7 @@ def test_trainer(name):
     assert trainer.optimizer.num_update == (2 if name == "Accumulate" else 4)
 
 
-@ANY
+@pytest.mark.parametrize("name", [name for name in DEFINITIONS if name != "from_optax"])
 def test_updater_takes_a_list(name):
     updater, keys = mxopt.get_updater(DEFINITIONS[name]()), list("abc")
     params = tree(0)
@@ -60,6 +60,74 @@ def test_states_go_through_bytes(name):
     updaters[1].set_states(updaters[0].get_states())
     assert_near(updaters[1]("a", g, w), updaters[0]("a", g, w))
     assert updaters[1].optimizer.num_update == updaters[0].optimizer.num_update
+
+
+# What looks at all weights together.
+
+CLIPPED = {
+    "optax": lambda: from_optax(optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(1.0))),
+    "inside": lambda: mxopt.EMA(DEFINITIONS["from_optax"]()),
+    "group": lambda: mxopt.Groups({"a": mxopt.SGD(momentum=0.9), "*": CLIPPED["optax"]()}),
+}
+
+
+@pytest.mark.parametrize("name", CLIPPED)
+def test_a_trainer_steps_the_whole_tree(name, tmp_path):
+    trainers = [mxopt.Trainer(tree(0), CLIPPED[name]()) for _ in range(2)]
+    for seed in range(1, 4):
+        trainers[0].step(tree(seed), batch_size=1)
+    expected, state = pure(CLIPPED[name](), 3)
+    assert_near(trainers[0].params, expected, 8)
+    assert_near(trainers[0].states[""], state, 8)
+    assert trainers[0].optimizer.num_update == 3
+    trainers[0].save_states(tmp_path / "states")
+    if name == "group":
+        # Which transformation it was is not in a file, and inside of groups not looked for.
+        return
+    trainers[1].load_states(tmp_path / "states")
+    assert_same(trainers[1].states, trainers[0].states)
+    assert trainers[1].optimizer.num_update == 3
+    if name == "optax":
+        # Nothing of a weight is in this state.
+        return
+    other = mxopt.Trainer({"d": jnp.ones(2)}, CLIPPED[name]())
+    with pytest.raises(ValueError, match=r"^Trainer\.load_states\(.*\): "):
+        other.load_states(tmp_path / "states")
+
+
+@pytest.mark.parametrize(
+    "opt", [CLIPPED["optax"](), DEFINITIONS["nested"]()], ids=["optax", "ours"]
+)
+def test_a_missing_gradient_is_refused_where_it_would_change_the_others(opt):
+    trainer, grads = mxopt.Trainer(tree(0), opt), tree(1) | {"b": None}
+    with pytest.raises(ValueError, match=r"^Trainer\.step\('b'\): grad must be an array, as "):
+        trainer.step(grads, batch_size=1, ignore_stale_grad=True)
+    assert_same(trainer.params, tree(0))
+    assert trainer.optimizer.num_update == 0
+
+
+def test_a_missing_gradient_is_left_out_where_weights_stand_alone():
+    trainer = mxopt.Trainer(tree(0), DEFINITIONS["EMA"]())
+    trainer.step(tree(1) | {"b": None}, batch_size=1, ignore_stale_grad=True)
+    trainer.step(tree(2), batch_size=1)
+    counts = {name: int(state.num_update) for name, state in trainer.states.items()}
+    assert counts == {"a": 2, "b": 1, "c": 2}
+
+
+def test_lists_that_cannot_be_updated_as_a_tree_are_refused():
+    w = jnp.ones(2)
+    updater = mxopt.get_updater(DEFINITIONS["ClipGlobalNorm"]())
+    updater(0, w, w)
+    said = r"^ClipGlobalNorm\.update: the weights of a list .* got counts \[0, 1\]\.$"
+    with pytest.raises(ValueError, match=said):
+        updater([0, 1], [w, w], [w, w])
+    assert updater.optimizer.num_update == 1
+    with pytest.raises(ValueError, match=r"^ClipGlobalNorm\.update: every index .* '1' twice\.$"):
+        mxopt.get_updater(DEFINITIONS["ClipGlobalNorm"]())([1, "1"], [w, w], [w, w])
+    updater = mxopt.get_updater(DEFINITIONS["from_optax"]())
+    with pytest.raises(ValueError, match=r"^FromOptax\.update: index must be that of one weight"):
+        updater([0, 1], [w, w], [w, w])
+    assert len(updater([0], [w], [w])) == 1
 
 
 def test_hyperparameters_read_as_those_inside_and_write_to_all():
