@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmxopt._engine import compute_dtype
 from jaxmxopt._layout import Packed
+from jaxmxopt._numeric import compute_dtype
 
 __all__ = [
     "MismatchError",

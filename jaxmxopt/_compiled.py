@@ -1,7 +1,9 @@
 """The compiled functions behind `update` and `step`, one for each structure of a definition.
 
 A definition reaches them as its structure, which is static, and its numbers: a vector where all
-are Python floats, a tuple of arrays or tracers otherwise. So a number never compiles anew.
+are Python floats, a tuple of arrays or tracers otherwise. So a new value of a number compiles
+nothing anew, save what is another structure: a `wd` or `wd_mult` of 0 or not, None or a number, a
+Python number or an array.
 """
 
 import functools
@@ -24,6 +26,8 @@ from jaxmxopt._checks import (
     check_where,
 )
 from jaxmxopt._layout import Packed
+from jaxmxopt._numeric import compute_dtype
+from jaxmxopt._rates import RatesByRow
 from jaxmxopt._sparse import RowSparse
 from jaxmxopt._state import MasterState, State
 
@@ -77,7 +81,7 @@ def update(structure: Any, adapts: bool) -> Callable[[Any, Any, Any, State], tup
         check_arrays(opt, weight, grad, state.slots, state.master)
         check_count(state.num_update)
         t = state.num_update + 1
-        rates = opt._rates_at(t, lr_mult, wd_mult, _engine.compute_dtype(weight.dtype))
+        rates = opt._rates_at(t, lr_mult, wd_mult, compute_dtype(weight.dtype))
         weight, slots, master = _engine.update_weight(
             opt, rates, weight, grad, state.slots, state.master, None, adapts
         )
@@ -152,10 +156,10 @@ def apply_all(
             if len(members) == 1:
                 return [jax.tree.unflatten(rates_structure, list(table[members[0]]))]
             columns = table[np.asarray(members)].T
-            return _engine.RatesByRow(jax.tree.unflatten(rates_structure, list(columns)))
+            return RatesByRow(jax.tree.unflatten(rates_structure, list(columns)))
 
-        numbers = range(len(weights))
-        return _update_groups(opt, rates_of, numbers, weights, grads, slots, masters, None, adapts)
+        names = range(len(weights))
+        return _update_groups(opt, rates_of, names, weights, grads, slots, masters, None, adapts)
 
     return jax.jit(run, donate_argnums=(2, 3, 4) if donate else (), keep_unused=donate)
 
@@ -191,7 +195,7 @@ def _update_groups(
             if grads[number] is not None:
                 weight, grad, name = weights[number], grads[number], names[number]
                 check_arrays(opt, weight, grad, leaf_slots, leaf_master, name)
-        dtype = _engine.compute_dtype(weights[members[0]].dtype)
+        dtype = compute_dtype(weights[members[0]].dtype)
         updated, group_slots, group_master = _engine.update_group(
             opt,
             rates_of(members, dtype),

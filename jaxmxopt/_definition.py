@@ -22,11 +22,12 @@ from jaxmxopt._checks import (
 )
 from jaxmxopt._compiled import double_precision, flattened
 from jaxmxopt._config import FrozenMap, Node, NonNegative, Real, Static
-from jaxmxopt._engine import Rates, in_precision
+from jaxmxopt._engine import in_precision
 from jaxmxopt._exported import exportable
 from jaxmxopt._layout import Layout, Packed
 from jaxmxopt._multipliers import Multipliers, find
 from jaxmxopt._pure import WHOLE, Definition, flatten_states
+from jaxmxopt._rates import Rates
 from jaxmxopt._state import State
 from jaxmxopt._zero import ZERO, zero_or
 
@@ -92,6 +93,8 @@ class OptimizerDef(Definition):
     _decaying: ClassVar[tuple[str, ...]] = ("_weight", "_gamma")
     # How many updates behind this one the schedule is asked: LBSGD reads its rate, then counts.
     _schedule_lag: ClassVar[int] = 0
+    # Whether a list call of the stateful layer raises all counts before it asks for a rate.
+    _counts_together: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         own = vars(cls).get("learning_rate")

@@ -5,7 +5,7 @@ update, and returns the new weight and slots.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,45 +15,15 @@ from jax.sharding import AxisType, reshard
 from jaxmxopt._in_place import apart
 from jaxmxopt._layout import stack, unstack
 from jaxmxopt._numeric import compute_dtype
+from jaxmxopt._rates import RatesByRow
 from jaxmxopt._sparse import RowSparse
 
-__all__ = [
-    "Rates",
-    "RatesByRow",
-    "Rule",
-    "compute_dtype",
-    "in_precision",
-    "update_group",
-    "update_weight",
-]
-
+__all__ = ["Rule", "in_precision", "update_group", "update_weight"]
 
 # An innermost axis shorter than this is not vectorised.
 VECTORISED = 16
 # How many rows of a stack are taken apart by one call.
 TOGETHER = 10
-
-
-class Rates(NamedTuple):
-    """The scalars of one update of one weight, multipliers and schedule already in them."""
-
-    lr: Any
-    wd: Any
-
-
-class RatesByRow(Sequence[Any]):
-    """The rates of several weights: one pytree with a leading axis."""
-
-    def __init__(self, stacked: Any) -> None:
-        self.stacked = stacked
-
-    def __len__(self) -> int:
-        return jax.tree.leaves(self.stacked)[0].shape[0]
-
-    def __getitem__(self, number: Any) -> Any:
-        if number >= len(self):
-            raise IndexError(number)
-        return jax.tree.map(lambda column: column[number], self.stacked)
 
 
 class Rule(Protocol):

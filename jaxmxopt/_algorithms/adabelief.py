@@ -6,9 +6,9 @@ import jax
 
 from jaxmxopt._config import DecayRate, NonNegative, Static
 from jaxmxopt._definition import OptimizerDef
-from jaxmxopt._engine import Rates
 from jaxmxopt._in_place import first
 from jaxmxopt._numeric import clip, one_minus_power, sqrt, zeros_like
+from jaxmxopt._rates import Rates
 
 __all__ = ["AdaBelief"]
 
@@ -37,7 +37,8 @@ class AdaBelief(OptimizerDef):
     Attributes:
         beta1: decay rate of the mean, in [0, 1).
         beta2: decay rate of the variance, in [0, 1).
-        epsilon: added to the variance and to its root, 0 or more.
+        epsilon: added to the variance and to its root, 0 or more; 0 gives NaN where no gradient
+            has been.
         correct_bias: correct the rate for moments that begin at 0; static.
 
     Slots `mean` and `var` have the shape and dtype of the weight (float32 beside a master).
