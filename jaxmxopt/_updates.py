@@ -14,9 +14,6 @@ from jaxmxopt._state import MasterState
 
 __all__ = ["Updates"]
 
-# A list call of these raises all counts before it asks for a rate; the others go one by one.
-_COUNTED_TOGETHER = ("SGD", "ccSGD", "LARS")
-
 
 class Updates(Hyperparameters):
     """States and updates, in MXNet's signatures; new weights and states are returned."""
@@ -244,7 +241,7 @@ class Updates(Hyperparameters):
         """
         counts, begin = self._index_update_count, self.begin_num_update
         in_step = len({counts.get(index, begin) for index in indices}) == 1
-        together = in_step or type(self._algorithm).__name__ in _COUNTED_TOGETHER
+        together = in_step or self._algorithm._counts_together
         if self._algorithm._schedule_lag or not together:
             return [self._counted_rates(index) for index in indices], list(range(len(indices)))
         self._update_count(indices)

@@ -16,6 +16,7 @@ from trajectories import FILES, Trajectory, some_cases
 
 import jaxmxopt as mxopt
 from jaxmxopt import lr_scheduler
+from jaxmxopt._mxnet._slots import nested, slots_of
 
 
 # The others too replay through the Updater, counts and rates included: in test_same_bits.
@@ -127,3 +128,22 @@ def test_pickles_and_copies_and_goes_on() -> None:
         assert other.optimizer._index_update_count is other.optimizer._all_index_update_counts[0]
     assert "Adam(" in repr(updater)
     assert "1 states" in repr(updater)
+
+
+class OwnSGD(mxopt.SGD):
+    """An algorithm that is SGD in all that counts."""
+
+
+def test_a_subclass_counts_and_is_stored_as_its_base() -> None:
+    schedule = lr_scheduler.FactorScheduler(step=1, factor=0.5, base_lr=0.5)
+    ends: list[Any] = []
+    for kind in (mxopt.SGD, OwnSGD):
+        opt = kind(momentum=0.9, lr_scheduler=schedule, multi_precision=True)
+        updater = mxopt.get_updater(opt)
+        half = jnp.ones(3, jnp.float16)
+        first = updater(1, half, half)
+        weights = updater([0, 1], [half, half], [half, first])
+        ends.append((weights, nested(opt, updater.states[0])))
+        again = slots_of(opt, 0, ends[-1][1], 1, {}, half)
+        assert_same(again, updater.states[0])
+    assert_same(ends[1], ends[0])

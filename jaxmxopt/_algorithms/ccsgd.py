@@ -38,6 +38,7 @@ class ccSGD(OptimizerDef):
 
     _slot_types = SGD._slot_types
     _slots_by = SGD._slots_by
+    _counts_together = True
     _made_with = SGD._made_with
     _slots = SGD._slots
     _rule = SGD._rule

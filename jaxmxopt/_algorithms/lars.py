@@ -50,7 +50,7 @@ class LARS(OptimizerDef):
     where `momentum_correction` is off. The norms are of the unclipped gradient and of the weight
     as it is stored, in half precision beside a master. MXNet remembers one last rate for all
     weights and so corrects the first one only; here each weight has its own. MXNet's
-    documentation has no eta; torch and optax have no momentum correction.
+    documentation has no eta; optax has no momentum correction, torch no LARS.
 
     Attributes:
         momentum: :math:`\mu` in [0, 1); with 0 there are no slots.
@@ -84,6 +84,7 @@ class LARS(OptimizerDef):
     _decaying = ("_weight",)
     _slot_types = (tuple, LARSSlots)
     _slots_by = "momentum"
+    _counts_together = True
 
     def _slots(self, weight: Any, index: Any) -> Any:
         if not has_momentum(self):
@@ -101,8 +102,9 @@ class LARS(OptimizerDef):
 
     def _adapt(self, rates: Any, weight: Any, grad: Any) -> LARSRates:
         size, slope = norm(weight), norm(grad)
-        trusted = (size > 0) & (slope > 0)
         below = slope * self.rescale_grad + rates.wd * size + self.eps
+        # Below is 0 where rescale_grad is, without decay and eps.
+        trusted = (size > 0) & (slope > 0) & (below != 0)
         scaled = rates.lr * self.eta * size / jnp.where(trusted, below, 1)
         return rates._replace(lr=jnp.where(trusted, scaled, rates.lr))
 

@@ -50,6 +50,7 @@ class SGD(OptimizerDef):
 
     _slot_types = (tuple, MomentumSlots)
     _slots_by = "momentum"
+    _counts_together = True
 
     def _slots(self, weight: Any, index: Any) -> Any:
         return momentum_slots(self, weight)

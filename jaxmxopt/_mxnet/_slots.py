@@ -12,6 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmxopt._algorithms.adagrad import AdaGrad
+from jaxmxopt._algorithms.ccsgd import ccSGD
+from jaxmxopt._algorithms.groupadagrad import GroupAdaGrad
+from jaxmxopt._algorithms.lars import LARS
+from jaxmxopt._algorithms.lbsgd import LBSGD
+from jaxmxopt._algorithms.nag import NAG
+from jaxmxopt._algorithms.rmsprop import RMSProp
+from jaxmxopt._algorithms.sgd import SGD
+from jaxmxopt._algorithms.sgld import SGLD
+from jaxmxopt._algorithms.signum import Signum
+from jaxmxopt._algorithms.test import Test
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._sparse import RowSparse
 from jaxmxopt._state import MasterState
@@ -21,19 +32,8 @@ __all__ = ["KEPT_BY_THE_OPTIMIZER", "nested", "slots_of"]
 # Slots that MXNet keeps in the optimizer, or has in no form.
 KEPT_BY_THE_OPTIMIZER = ("m_schedule", "last_lr", "cum_grad", "num_cums", "key")
 # States that are an array and no tuple: of these, or None.
-_BARE = (
-    "SGD",
-    "ccSGD",
-    "NAG",
-    "Signum",
-    "LARS",
-    "LBSGD",
-    "SGLD",
-    "AdaGrad",
-    "GroupAdaGrad",
-    "Test",
-)
-_MASTER_LAST = ("SGD", "ccSGD", "NAG", "LARS")
+_BARE = (SGD, ccSGD, NAG, Signum, LARS, LBSGD, SGLD, AdaGrad, GroupAdaGrad, Test)
+_MASTER_LAST = (SGD, ccSGD, NAG, LARS)
 # A state of few rows may stand for an array of any height; up to this many elements it is made.
 _LARGEST = 2**26
 
@@ -83,19 +83,20 @@ def nested(opt: OptimizerDef, state: Any) -> Any:
     """The inverse of `slots_of`: the state as MXNet 1 nests it."""
     master, slots = state if isinstance(state, MasterState) else (None, state)
     arrays = [getattr(slots, name) for name in _names(opt, 1)] if slots else []
-    bare = type(opt).__name__ in _BARE
+    # A subclass may keep more.
+    bare = isinstance(opt, _BARE) and len(arrays) <= 1
     inner: Any = (arrays[0] if arrays else None) if bare else tuple(arrays)
     if master is None:
         return inner
-    return (inner, master) if type(opt).__name__ in _MASTER_LAST else (master, inner)
+    return (inner, master) if isinstance(opt, _MASTER_LAST) else (master, inner)
 
 
 def _names(opt: OptimizerDef, version: int) -> list[str]:
     """The slots that a state of MXNet has, in its order."""
     kind = next((kind for kind in opt._slot_types if kind is not tuple), None)
-    if type(opt).__name__ == "RMSProp":
-        kind = opt._slot_types[bool(getattr(opt, "centered", False))]
-        if version == 2 and getattr(opt, "centered", False):
+    if isinstance(opt, RMSProp):
+        kind = opt._slot_types[opt.centered]
+        if version == 2 and opt.centered:
             return ["g", "n", "delta"]
     names = getattr(kind, "_fields", ())
     return [name for name in names if name not in KEPT_BY_THE_OPTIMIZER]
@@ -109,13 +110,13 @@ def _split(opt: OptimizerDef, state: Any, version: int) -> tuple[Any, Any]:
     """The state proper, and the master or None."""
     if type(state) is not tuple or len(state) != 2:
         return state, None
-    name = type(opt).__name__
-    bare = name in _BARE or (name == "RMSProp" and version == 2)
+    bare = isinstance(opt, _BARE) or (isinstance(opt, RMSProp) and version == 2)
     if not bare and not isinstance(state[1], tuple):
         return state, None
     if not opt.multi_precision:
         raise _ShapeError("a state with a master needs multi_precision=True")
-    inner, master = reversed(state) if version != 1 or name not in _MASTER_LAST else state
+    last = version == 1 and isinstance(opt, _MASTER_LAST)
+    inner, master = state if last else reversed(state)
     if not _is_array(master):
         raise _ShapeError("it must have a float32 master in a tuple of two")
     return inner, master
@@ -144,7 +145,7 @@ def _full(opt: OptimizerDef, arrays: Any, master: Any, kept: Any, weight: Any) -
     if like is None:
         return None
     shape = np.shape(like)
-    if type(opt).__name__ == "GroupAdaGrad" and weight is None and master is None:
+    if isinstance(opt, GroupAdaGrad) and weight is None and master is None:
         # One number a row: the width of the weight is not in it.
         shape = (*shape[:1], 1)
     return jax.ShapeDtypeStruct(shape, like.dtype if master is None else np.float32)
