@@ -9,6 +9,8 @@ from samples import OF_THE_WHOLE, assert_near, assert_same, is_real, make, run, 
 import jaxmxopt as mxopt
 from jaxmxopt import _definition
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 HALF = {"a": jnp.bfloat16, "b": jnp.bfloat16, "c": jnp.float16}
 
 
@@ -213,3 +215,24 @@ def test_hyperparameters_may_be_arrays_of_any_number():
     for two in (jnp.int32(2), np.array(2.0), jnp.float16(2), jnp.asarray(2)):
         opt = mxopt.SGD(learning_rate=two)
         assert_same(opt.update(0, weight, weight, opt.create_state(0, weight))[0], expected)
+
+
+def test_lars_without_any_gradient_left_does_not_move():
+    opt = mxopt.LARS(learning_rate=0.5, rescale_grad=0.0)
+    params = {"w": jnp.ones(3)}
+    assert_same(opt.step(params, params, opt.init(params))[0], params)
+
+
+def test_chains_under_vmap_share_their_noise_until_their_keys_differ():
+    opt = make(mxopt.SGLD)
+    params = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), tree())
+    state = jax.vmap(opt.init)(params)
+    chains = jnp.arange(3, dtype=jnp.uint32)
+
+    def own(state, chain):
+        is_key = lambda leaf: leaf.dtype == jnp.uint32  # noqa: E731
+        return jax.tree.map(lambda leaf: leaf ^ chain if is_key(leaf) else leaf, state)
+
+    for given, different in ((state, 1), (jax.vmap(own)(state, chains), 3)):
+        new, _ = jax.vmap(opt.step)(params, jax.tree.map(jnp.zeros_like, params), given)
+        assert len(np.unique(np.asarray(new["c"]), axis=0)) == different

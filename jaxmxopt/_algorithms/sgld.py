@@ -40,9 +40,10 @@ class SGLD(OptimizerDef):
             + \sqrt{\eta}\,\xi, \qquad \xi \sim \mathcal{N}(0, 1)
 
     The rate of the noise has the weight's `lr_mult` in it. The noise is reproducible: it depends
-    on `seed`, the weight's index and how often the weight was updated. MXNet draws it from a
-    global generator, so the trajectories agree in distribution. A `RowSparse` gradient acts as
-    the dense one: the noise is for every row.
+    on `seed`, the weight's index and how often the weight was updated. Chains that `vmap` runs
+    have all of these in common, and so their noise, unless each gets a key of its own as below.
+    MXNet draws the noise from a global generator, so the trajectories agree in distribution. A
+    `RowSparse` gradient acts as the dense one: the noise is for every row.
 
     Attributes:
         seed: what the noise is drawn from, 0 or more and below 2³²; static.
@@ -59,6 +60,17 @@ class SGLD(OptimizerDef):
         >>> params, state = opt.step(params, jnp.zeros(10_000), opt.init(params))
         >>> print(f"{params.std():.1f}")
         0.1
+
+        Four chains, each with the bits of its number turned over in its key:
+
+        >>> import jax
+        >>> own = lambda leaf, chain: leaf ^ chain if leaf.dtype == jnp.uint32 else leaf
+        >>> begun = lambda w, chain: jax.tree.map(lambda leaf: own(leaf, chain), opt.init(w))
+        >>> params, chains = jnp.zeros((4, 3)), jnp.arange(4, dtype=jnp.uint32)
+        >>> state = jax.vmap(begun)(params, chains)
+        >>> params, state = jax.vmap(opt.step)(params, jnp.zeros((4, 3)), state)
+        >>> print(len(jnp.unique(params)))
+        12
     """
 
     seed: Static[Annotated[int, Interval(low=0, high=2**32 - 1)]] = 0
