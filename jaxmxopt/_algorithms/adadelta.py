@@ -44,7 +44,8 @@ class AdaDelta(OptimizerDef):
 
     Attributes:
         rho: :math:`\rho`, decay rate of both means, in [0, 1).
-        epsilon: :math:`\epsilon`, 0 or more.
+        epsilon: :math:`\epsilon`, 0 or more; 0 gives NaN where no gradient has been, and no steps
+            elsewhere.
 
     Slots `acc_g` and `acc_delta` have the shape and dtype of the weight (float32 beside a
     master).

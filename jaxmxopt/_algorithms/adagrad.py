@@ -31,7 +31,7 @@ class AdaGrad(OptimizerDef):
     MXNet refuses decay for row-sparse gradients; here it acts on their rows.
 
     Attributes:
-        eps: :math:`\epsilon`, 0 or more.
+        eps: :math:`\epsilon`, 0 or more; 0 gives NaN where no gradient has been.
 
     Slot `history` has the shape and dtype of the weight (float32 beside a master).
 

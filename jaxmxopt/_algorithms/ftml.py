@@ -49,7 +49,7 @@ class FTML(OptimizerDef):
     Attributes:
         beta1: decay rate of the leader, in [0, 1).
         beta2: decay rate of the second moment, in [0, 1).
-        epsilon: added to the root, 0 or more.
+        epsilon: added to the root, 0 or more; 0 gives NaN where no gradient has been.
 
     Slots `d`, `v` and `z` have the shape and dtype of the weight (float32 beside a master).
 

@@ -31,7 +31,7 @@ class GroupAdaGrad(OptimizerDef):
 
     Attributes:
         wd: must be 0.
-        eps: :math:`\epsilon`, 0 or more.
+        eps: :math:`\epsilon`, 0 or more; 0 gives NaN in rows where no gradient has been.
 
     Slot `history` has the shape `(rows, 1)` and the dtype of the weight (float32 beside a
     master). Weights have two dimensions.

@@ -49,7 +49,8 @@ class LAMB(OptimizerDef):
     Attributes:
         beta1: decay rate of the mean, in [0, 1).
         beta2: decay rate of the variance, in [0, 1).
-        epsilon: added to the root, 0 or more.
+        epsilon: added to the root, 0 or more; 0 gives NaN, for the whole weight, where an element
+            has had no gradient.
         lower_bound: least norm of the weight, 0 or more; None and 0 mean none.
         upper_bound: largest norm of the weight, 0 or more; None and 0 mean none.
         bias_correction: divide the moments by :math:`1 - \beta^t`; static.

@@ -64,7 +64,7 @@ class Nadam(OptimizerDef):
     Attributes:
         beta1: decay rate of the mean, in [0, 1).
         beta2: decay rate of the variance, in [0, 1).
-        epsilon: added to the root, 0 or more.
+        epsilon: added to the root, 0 or more; 0 gives NaN where no gradient has been.
         schedule_decay: :math:`\psi`, how fast the momentum rises to its limit, 0 or more.
 
     Slots `mean` and `var` have the shape and dtype of the weight (float32 beside a master),

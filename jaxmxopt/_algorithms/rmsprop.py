@@ -54,7 +54,7 @@ class RMSProp(OptimizerDef):
     Attributes:
         gamma1: :math:`\gamma_1`, decay rate of the means, in [0, 1).
         gamma2: :math:`\gamma_2`, momentum of the centered form, in [0, 1).
-        epsilon: :math:`\epsilon`, 0 or more.
+        epsilon: :math:`\epsilon`, 0 or more; 0 gives NaN where no gradient has been.
         centered: choose the centered form; static.
         clip_weights: bound of the weights; None, 0 and below mean none.
 
