@@ -114,7 +114,9 @@ class DynamicLossScaler(Config):
         return multiplied(loss, state.loss_scale)
 
     def unscale(self, grads: Tree, state: LossScale) -> Tree:
-        """Divides gradients by the scale, in float32 where they are of half precision.
+        """Multiplies gradients by the scale's reciprocal; half precision becomes float32 first.
+
+        The reciprocal of a power of two, as scales are by default, is exact.
 
         Args:
             grads: a tree of gradients of the scaled loss; leaves may be `RowSparse`.
