@@ -136,6 +136,11 @@ class OptimizerDef(Definition):
                     f"{owner}: param_idx2name must be a mapping of indices to names, "
                     f"got {self.param_idx2name!r}."
                 )
+            for index, name in self.param_idx2name.items():
+                if not isinstance(name, str):
+                    raise TypeError(
+                        f"{owner}: param_idx2name[{index!r}] must be a string, got {name!r}."
+                    )
             self._set("param_idx2name", FrozenMap(self.param_idx2name))
 
     def _set(self, name: str, value: Any) -> None:

@@ -145,6 +145,7 @@ def test_a_count_that_does_not_fit_is_refused(count):
         ({"wd": np.array([0.1, np.nan])}, ValueError, "SGD: wd must be in [0, inf), got nan."),
         ({"wd": np.array("a")}, TypeError, "SGD: wd must be a real number, got dtype <U1."),
         ({"param_idx2name": ["w"]}, TypeError, "SGD: param_idx2name must be a mapping"),
+        ({"param_idx2name": {0: 5}}, TypeError, "SGD: param_idx2name[0] must be a string, got 5."),
         (
             {"lr_scheduler": abs, "learning_rate": 0.1},
             ValueError,
