@@ -12,7 +12,7 @@ $(VENV)/.ready: pyproject.toml
 	touch $@
 
 test: $(VENV)/.ready  ## all tests
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 25
 
 lint: $(VENV)/.ready  ## style, format and types
 	$(RUN) -m ruff check .
