@@ -20,6 +20,9 @@ from samples import ALGORITHMS
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# A script with settings of its own, which importing it would make those of the tests.
+collect_ignore = ["sharding_worker.py"]
+
 hypothesis.settings.register_profile(
     "fast",
     deadline=None,
@@ -56,9 +59,12 @@ def fixed_seeds() -> None:
 @pytest.fixture(scope="module")
 def compiled_quickly() -> Iterator[None]:
     """For modules where what is computed counts, and most of the time would go into compiling."""
+    # What was compiled in the other way would be used again.
+    jax.clear_caches()
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
 
 
 @pytest.fixture

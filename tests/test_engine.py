@@ -9,8 +9,6 @@ from samples import OF_THE_WHOLE, assert_near, assert_same, is_real, make, run, 
 import jaxmxopt as mxopt
 from jaxmxopt import _definition
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 HALF = {"a": jnp.bfloat16, "b": jnp.bfloat16, "c": jnp.float16}
 
 

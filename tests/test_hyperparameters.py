@@ -9,8 +9,6 @@ from samples import assert_near, make, run, scanned, tree
 import jaxmxopt as mxopt
 from jaxmxopt.lr_scheduler import CosineScheduler
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def stacked(definitions):
     return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *definitions)

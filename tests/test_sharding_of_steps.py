@@ -12,8 +12,6 @@ from samples import ALGORITHMS, OF_THE_WHOLE, assert_near, is_real, make, tree
 
 import jaxmxopt as mxopt
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 MESH = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))
 ROWS, WHOLE = NamedSharding(MESH, P("x")), NamedSharding(MESH, P())
 

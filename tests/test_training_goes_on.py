@@ -23,8 +23,6 @@ from jaxmxopt._optimizer import Optimizer
 from jaxmxopt._updater import Updater, get_updater
 from jaxmxopt.mxnet_files import MXNetRecord, load_states, save_states, to_definition, to_states
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 IN_1 = [(name, case) for name, case in RECORDED if TRAININGS[name].mxnet == "1.9.1"]
 
 

@@ -12,8 +12,6 @@ import jaxmxopt as mxopt
 from jaxmxopt.amp import clip_global_norm
 from jaxmxopt.lr_scheduler import PolyScheduler
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SCHEDULE = PolyScheduler(max_update=10, base_lr=0.1, pwr=1)
 WRAPPERS = {
     "Accumulate": lambda opt: mxopt.Accumulate(opt, every=2),
