@@ -14,7 +14,7 @@ from jax.sharding import AxisType, reshard
 
 from jaxmxopt._in_place import apart
 from jaxmxopt._layout import stack, unstack
-from jaxmxopt._numeric import compute_dtype
+from jaxmxopt._numeric import compute_dtype, on_cpu
 from jaxmxopt._rates import RatesByRow
 from jaxmxopt._sparse import RowSparse
 
@@ -186,7 +186,7 @@ def _update_alone(
 ) -> tuple[Any, Any, Any]:
     """`update_weight` for a weight that shares its arrays with no other."""
     shape, merged = weight.shape, _merged(weight.shape)
-    if merged == shape or isinstance(grad, RowSparse) or jax.default_backend() != "cpu":
+    if merged == shape or isinstance(grad, RowSparse) or not on_cpu():
         return _update_shared(opt, rates, weight, grad, slots, master, ok, adapts=adapts)
 
     def to(old: tuple[int, ...], new: tuple[int, ...], tree: Any) -> Any:
@@ -272,7 +272,7 @@ def _rows(stacked: jax.Array, count: int) -> list[jax.Array]:
     A slice at a constant place compiles to a kernel of its own. Some rows at a time at a place
     that is an argument share one, if XLA can neither see the place nor inline the call.
     """
-    if count <= TOGETHER or jax.default_backend() != "cpu":
+    if count <= TOGETHER or not on_cpu():
         return unstack(stacked, count)
     starts = [min(start, count - TOGETHER) for start in range(0, count, TOGETHER)]
     places = lax.optimization_barrier([jnp.int32(start) for start in starts])

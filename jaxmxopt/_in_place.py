@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from jaxmxopt._numeric import hidden
+from jaxmxopt._numeric import hidden, on_cpu
 
 __all__ = ["after", "apart", "first"]
 
@@ -41,14 +41,12 @@ def apart(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
 
 def first(function: Callable[..., Any], *arrays: Any) -> Any:
     """Returns `function(*arrays)`, computed once, whatever reads it."""
-    return apart(function)(*arrays) if jax.default_backend() == "cpu" else function(*arrays)
+    return apart(function)(*arrays) if on_cpu() else function(*arrays)
 
 
-def after(done: jax.Array, *arrays: jax.Array) -> Any:
-    """Returns arrays of the shape of `done` as they are, to be read when `done` is there.
+def after(done: jax.Array, array: jax.Array) -> jax.Array:
+    """Returns an array of the shape of `done` as it is, to be read when `done` is there.
 
-    What is computed from them can so be written over what `done` was computed from.
+    What is computed from it can so be written over what `done` was computed from.
     """
-    return tuple(
-        hidden(done, array) if jax.default_backend() == "cpu" else array for array in arrays
-    )
+    return hidden(done, array) if on_cpu() else array

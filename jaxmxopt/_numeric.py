@@ -13,6 +13,7 @@ __all__ = [
     "divide",
     "hidden",
     "norm",
+    "on_cpu",
     "one_minus_power",
     "scalar_like",
     "sign",
@@ -24,6 +25,15 @@ __all__ = [
 def compute_dtype(dtype: Any) -> Any:
     """The precision of the arithmetic: float32 for half precision, else the weight's own."""
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
+def on_cpu() -> bool:
+    """Whether JAX's default backend is a CPU, whose compiler needs to be told more.
+
+    Asked when a program is traced: one that is lowered for another platform than the default
+    computes the same, in a form that suits the default.
+    """
+    return jax.default_backend() == "cpu"
 
 
 def one_minus_power(beta: Any, t: Any) -> Any:
@@ -75,7 +85,7 @@ def divide(a: Any, b: Any, beside: Any = None) -> jax.Array:
     Where `a` costs more than an addition, `beside` is an array of its shape that is read anyway:
     what is used several times is stored before.
     """
-    if jax.default_backend() == "cpu":
+    if on_cpu():
         b = hidden(a if beside is None else beside, b)
     return a / b
 

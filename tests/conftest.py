@@ -20,9 +20,6 @@ from samples import ALGORITHMS
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# A script with settings of its own, which importing it would make those of the tests.
-collect_ignore = ["sharding_worker.py"]
-
 hypothesis.settings.register_profile(
     "fast",
     deadline=None,

@@ -20,32 +20,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 import jax
 import jax.numpy as jnp
 import numpy as np
-from samples import distance, is_real, make
+from same_bits import SUMS
+from samples import ALGORITHMS, distance, is_real, make
 
 import jaxmxopt as mxopt
 from jaxmxopt import _layout
 
-# By element, so that the order of a sum plays no part. GroupAdaGrad, LARS, LAMB, LANS have sums.
-ELEMENTWISE = [
-    "AdaBelief",
-    "AdaDelta",
-    "AdaGrad",
-    "Adam",
-    "AdamW",
-    "Adamax",
-    "DCASGD",
-    "FTML",
-    "Ftrl",
-    "LBSGD",
-    "NAG",
-    "Nadam",
-    "RMSProp",
-    "SGD",
-    "SGLD",
-    "Signum",
-    "Test",
-    "ccSGD",
-]
+# By element, so that the order of a sum plays no part.
+ELEMENTWISE = [cls.__name__ for cls in ALGORITHMS if cls.__name__ not in SUMS]
 STEPS = 3
 # Vectors that share arrays, where two are enough, of two dtypes; a convolution.
 SHAPES = {f"v{k}": (16,) for k in range(12)} | {f"h{k}": (8,) for k in range(3)}

@@ -4,29 +4,23 @@ Each has two devices. Writes the weights of every algorithm, its state divided o
 `FOLDER/NUMBER.npz`, and how many bytes of the state each device holds.
 """
 
-import os
 import sys
 from pathlib import Path
-
-# Nobody waits for these programs to run, but for their compilation.
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true"
-)
-os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from samples import ALGORITHMS, is_real, make
 
-PORT, NUMBER, FOLDER = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-jax.config.update("jax_cpu_collectives_implementation", "gloo")
-jax.distributed.initialize(f"127.0.0.1:{PORT}", num_processes=2, process_id=NUMBER)
+from jaxmxopt import sharding
 
-from samples import ALGORITHMS, is_real, make  # noqa: E402
-
-from jaxmxopt import sharding  # noqa: E402
+# What such a process is started with. Nobody waits for its programs to run, but to compile.
+SETTINGS = {
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 "
+    "--xla_llvm_disable_expensive_passes=true",
+    "JAX_PLATFORMS": "cpu",
+}
 
 SHAPES = {"kernel": (16, 6), "table": (3, 16), "odd": (3, 5)}
 
@@ -36,7 +30,9 @@ def draw(seed):
     return {key: rng.normal(size=shape).astype(np.float32) for key, shape in SHAPES.items()}
 
 
-def main():
+def main(port, number, folder):
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=int(number))
     whole = NamedSharding(jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,)), P())
     shared = lambda tree: jax.tree.map(  # noqa: E731
         lambda leaf: jax.make_array_from_callback(leaf.shape, whole, lambda index: leaf[index]),
@@ -57,7 +53,8 @@ def main():
             [leaf for leaf in jax.tree.leaves(state) if is_real(leaf)]
         )
         ended[f"{cls.__name__}/bytes"] = [counts.get(device, 0) for device in jax.local_devices()]
-    np.savez(FOLDER / f"{NUMBER}.npz", **ended)
+    np.savez(Path(folder) / f"{number}.npz", **ended)
 
 
-main()
+if __name__ == "__main__":
+    main(*sys.argv[1:])

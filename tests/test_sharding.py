@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sharding_worker
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from samples import OF_THE_WHOLE, assert_near, is_real, make
@@ -119,12 +120,11 @@ def two_processes(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    worker, folder = Path(__file__).with_name("sharding_worker.py"), tmp_path_factory.mktemp("two")
-    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    worker, folder = Path(sharding_worker.__file__), tmp_path_factory.mktemp("two")
     processes = [
         subprocess.Popen(
             [sys.executable, worker, str(port), str(number), folder],
-            env=environment,
+            env=os.environ | sharding_worker.SETTINGS,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

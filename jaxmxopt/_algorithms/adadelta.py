@@ -87,6 +87,6 @@ class AdaDelta(OptimizerDef):
         g = slope(grad)
         acc_g = slots.acc_g * self.rho + rates.fresh * g * g
         new = first(moved, weight, acc_g, slots.acc_delta, grad)
-        (acc_delta,) = after(new, slots.acc_delta)
+        acc_delta = after(new, slots.acc_delta)
         step = delta(acc_g, acc_delta, grad)
         return new, AdaDeltaSlots(acc_g, acc_delta * self.rho + rates.fresh * step * step)

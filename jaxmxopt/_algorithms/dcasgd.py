@@ -78,5 +78,5 @@ class DCASGD(OptimizerDef):
             return step if mom is None else self.momentum * mom + step
 
         mom = first(step, weight, grad, slots.previous_weight, slots.mom)
-        (previous,) = after(mom, weight)
+        previous = after(mom, weight)
         return previous + mom, DCASGDSlots(None if slots.mom is None else mom, previous)

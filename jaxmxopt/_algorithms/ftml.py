@@ -92,7 +92,7 @@ class FTML(OptimizerDef):
         g = slope(grad, weight)
         v = self.beta2 * slots.v + (1 - self.beta2) * (g * g)
         z = first(leader, slots.z, slots.d, v, grad, weight)
-        d = first(lambda z, v: self._scale(rates, *after(z, v)), z, v)
+        d = first(lambda z, v: self._scale(rates, after(z, v)), z, v)
         return -z / d, FTMLSlots(d, v, z)
 
     def _scale(self, rates: Any, v: Any) -> Any:

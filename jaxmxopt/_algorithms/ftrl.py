@@ -76,7 +76,7 @@ class Ftrl(OptimizerDef):
             return z + (g - divide((sqrt(n + g * g) - sqrt(n)) * weight, rates.lr, z))
 
         z = first(leader, slots.z, slots.n, grad, weight)
-        (n,) = after(z, slots.n)
+        n = after(z, slots.n)
         n = n + slope(grad) * slope(grad)
         below = divide(self.beta + sqrt(n), rates.lr, n) + rates.wd
         # NaN is not idle: a weight whose gradient was NaN must show it.

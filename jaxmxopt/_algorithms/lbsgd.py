@@ -167,7 +167,7 @@ class LBSGD(OptimizerDef):
         else:
             mom = done = first(faster, slots.mom, weight, slots.cum_grad, grad)
             new = jnp.where(due, weight + mom, weight)
-        (cum_grad,) = after(done, slots.cum_grad)
+        cum_grad = after(done, slots.cum_grad)
         return new, LBSGDSlots(mom, jnp.where(due, 0, cum_grad + grad), num_cums)
 
     def _mean(self, rates: Any, cum_grad: Any, grad: Any) -> Any:

@@ -78,5 +78,5 @@ class NAG(OptimizerDef):
             return kept + (self.momentum + 1) * moved(weight, mom, grad)
 
         new = first(ahead, weight, slots.mom, grad)
-        (mom,) = after(new, slots.mom)
+        mom = after(new, slots.mom)
         return new, MomentumSlots(moved(new, mom, grad))
