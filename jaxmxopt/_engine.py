@@ -17,6 +17,7 @@ from jaxmxopt._layout import stack, unstack
 from jaxmxopt._numeric import compute_dtype, on_cpu
 from jaxmxopt._rates import RatesByRow
 from jaxmxopt._sparse import RowSparse
+from jaxmxopt._zero import as_arrays
 
 __all__ = ["Rule", "in_precision", "update_group", "update_weight"]
 
@@ -293,4 +294,7 @@ def _joined(rates: Sequence[Any], dtype: Any) -> tuple[Any, int | None]:
         return rates.stacked, 0
     if all(rate is rates[0] for rate in rates):
         return rates[0], None
+    if len({jax.tree.structure(rate) for rate in rates}) > 1:
+        # Some decay and some do not.
+        rates = [as_arrays(rate, dtype) for rate in rates]
     return stack([in_precision(rate, dtype) for rate in rates]), 0

@@ -3,8 +3,9 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-__all__ = ["ZERO", "Zero", "zero_or"]
+__all__ = ["ZERO", "Zero", "as_arrays", "zero_or"]
 
 
 class Zero:
@@ -51,3 +52,11 @@ jax.tree_util.register_pytree_node(Zero, lambda _: ((), None), lambda _, __: ZER
 def zero_or(number: Any) -> Any:
     """Returns `ZERO` for a Python 0.0, anything else as it is."""
     return ZERO if type(number) is float and number == 0.0 else number
+
+
+def as_arrays(tree: Any, dtype: Any) -> Any:
+    """Returns a pytree in which 0 stands as an array where `ZERO` did."""
+    is_zero = lambda node: isinstance(node, Zero)  # noqa: E731
+    return jax.tree.map(
+        lambda leaf: jnp.zeros((), dtype) if is_zero(leaf) else leaf, tree, is_leaf=is_zero
+    )
