@@ -251,7 +251,13 @@ class OptimizerDef(Definition):
 
     def _update(self, index: Hashable, weight: Any, grad: Any, state: State) -> Any:
         self._check_form(state, index)
-        run, numbers = self._prepared(index)
+        try:
+            hash(index)
+        except TypeError:
+            raise TypeError(
+                f"{type(self).__name__}.update: index must be hashable, got {index!r}."
+            ) from None
+        run, numbers = self._remembered(("update", index), lambda: self._prepared(index))
         return run(numbers, weight, grad, state)
 
     def _init(self, params: Any) -> State:
@@ -266,8 +272,8 @@ class OptimizerDef(Definition):
 
     def _step(self, params: Any, grads: Any, state: State, where: Any, donate: bool) -> Any:
         self._check_form(state, WHOLE)
-        structure, numbers = flattened(self._reduced())
-        return _compiled.step(structure, donate)(numbers, params, state, grads, where)
+        run, numbers = self._remembered(("step", donate), lambda: self._prepared_step(donate))
+        return run(numbers, params, state, grads, where)
 
     def _pack(self, params: Any, states: Any) -> State:
         names, weights, leaves = flatten_states(params, states)
@@ -340,25 +346,30 @@ class OptimizerDef(Definition):
         return bare, key
 
     def _prepared(self, index: Hashable) -> tuple[Any, Any]:
-        """The compiled update of one weight and its numbers, remembered by index.
+        """The compiled update of one weight, and its numbers.
 
         The multipliers are looked up and the rest of the tables left out, so that all weights
         share their compiled functions.
         """
-        cache = self.__dict__.setdefault("_cache", {})
-        key = (index, double_precision())
-        try:
-            return cache[key]
-        except KeyError:
-            pass
-        except TypeError:
-            raise TypeError(
-                f"{type(self).__name__}.update: index must be hashable, got {index!r}."
-            ) from None
         bare = self._reduced()._with(lr_mult=None, wd_mult=None, param_idx2name=None)
         lr_mult, wd_mult = self._multipliers(index)
         structure, numbers = flattened((bare, lr_mult, zero_or(wd_mult)))
-        run = _compiled.update(structure, self._adapts(self._name(index)))
+        return _compiled.update(structure, self._adapts(self._name(index))), numbers
+
+    def _prepared_step(self, donate: bool) -> tuple[Any, Any]:
+        """The compiled update of a tree, and its numbers."""
+        structure, numbers = flattened(self._reduced())
+        return _compiled.step(structure, donate), numbers
+
+    def _remembered(
+        self, what: Hashable, prepare: Callable[[], tuple[Any, Any]]
+    ) -> tuple[Any, Any]:
+        """What `prepare` gives, from its first call on; its numbers are on the device then."""
+        cache = self.__dict__.setdefault("_cache", {})
+        key = (what, double_precision())
+        if key in cache:
+            return cache[key]
+        run, numbers = prepare()
         if not isinstance(numbers, np.ndarray):
             return run, numbers
         on_device = jnp.asarray(numbers)

@@ -16,6 +16,7 @@ from jaxmxopt._in_place import apart
 from jaxmxopt._layout import stack, unstack
 from jaxmxopt._numeric import compute_dtype, on_cpu
 from jaxmxopt._rates import RatesByRow
+from jaxmxopt._rows import change_rows
 from jaxmxopt._sparse import RowSparse
 from jaxmxopt._zero import as_arrays
 
@@ -132,42 +133,18 @@ def _update_rows(
     adapts: bool,
 ) -> tuple[Any, Any, Any]:
     """Updates the rows that a gradient holds and reads no others."""
-    dtype = compute_dtype(weight.dtype)
+    dtype, height = compute_dtype(weight.dtype), weight.shape[0]
     rows = grad.astype(dtype).unique()
     if adapts:
-        rates = opt._adapt(rates, weight.astype(dtype), rows.inside(weight.shape[0]))
-    height = weight.shape[0]
-    used = rows.indices < height
-    # What unused slots read is not written back.
-    known = jnp.minimum(rows.indices, height - 1)
+        rates = opt._adapt(rates, weight.astype(dtype), rows.inside(height))
 
-    def take(leaf: Any) -> Any:
-        return leaf.at[known].get(mode="promise_in_bounds")
+    def updated(old: Any, values: Any) -> Any:
+        weight, slots, master = old
+        full = weight.astype(dtype) if master is None else master
+        new, new_slots = opt._row_rule(rates, full, values, in_precision(slots, dtype))
+        return _stored(old, (new, new_slots, None if master is None else new), ok)
 
-    def put(leaf: Any, old: Any, new: Any) -> Any:
-        # What is written depends on what was read, or XLA would copy the table to read it later.
-        new = jnp.where(used.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-        return leaf.at[rows.indices].set(new, mode="drop", unique_indices=True)
-
-    def per_row(leaf: Any) -> bool:
-        return leaf.ndim > 0 and leaf.shape[0] == height
-
-    old_weight = take(weight)
-    old_master = None if master is None else take(master)
-    old_slots = jax.tree.map(lambda leaf: take(leaf) if per_row(leaf) else leaf, slots)
-    full = old_weight.astype(dtype) if old_master is None else old_master
-    new, new_slots = opt._row_rule(rates, full, rows.values, in_precision(old_slots, dtype))
-    new_slots = _stored(old_slots, new_slots, ok)
-    slots = jax.tree.map(
-        lambda leaf, old, new: put(leaf, old, new) if per_row(leaf) else new,
-        slots,
-        old_slots,
-        new_slots,
-    )
-    if old_master is not None:
-        new = _stored(old_master, new, ok)
-        master = put(master, old_master, new)
-    return put(weight, old_weight, _stored(old_weight, new, ok)), slots, master
+    return change_rows(updated, (weight, slots, master), rows, height)
 
 
 # Shared by all weights of one shape, so that tracing and compiling it happens once.

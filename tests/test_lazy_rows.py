@@ -100,6 +100,27 @@ def test_duplicates_add_up_and_order_is_of_no_account(kind):
     assert_near(opt.update(0, weight, grad, state), opt.update(0, weight, once, state), 4)
 
 
+@pytest.mark.parametrize("kind", [*FEW, mxopt.Nadam], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("count", [128, 140])
+def test_rows_in_blocks_are_those_at_once(kind, count, monkeypatch):
+    opt, shape = make(kind, lazy_update=True), (300, 3)
+    weight = table(0, shape)
+    draws = [np.random.default_rng(s).permutation(310)[:count] % 300 for s in (1, 2)]
+    grads = [rows(draw, 1, shape) for draw in draws]
+
+    def trained():
+        # The size of a block is none of what compiled functions are told apart by.
+        jax.clear_caches()
+        new, state = weight, opt.create_state(0, weight)
+        for grad in grads:
+            new, state = opt.update(0, new, grad, state)
+        return new, state
+
+    at_once = trained()
+    monkeypatch.setattr("jaxmxopt._rows.BLOCK", 0)
+    assert_near(trained(), at_once, 4)
+
+
 @kinds
 def test_a_gradient_without_rows_only_counts(kind):
     opt = make(kind, lazy_update=True)

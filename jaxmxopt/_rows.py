@@ -1,0 +1,70 @@
+"""Some rows of tables, changed in place."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxmxopt._numeric import on_cpu
+from jaxmxopt._sparse import UniqueRows
+
+__all__ = ["change_rows"]
+
+# Rows are read and written in blocks of so many bytes of a table: what was read, and where its
+# pages are, is still at hand when it is written.
+BLOCK = 65536
+# A block of fewer rows would cost more to start than it saves.
+FEWEST = 64
+
+
+def change_rows(
+    function: Callable[[Any, jax.Array], Any], arrays: Any, rows: UniqueRows, height: int
+) -> Any:
+    """Replaces rows of the arrays of a pytree by what a function makes of them.
+
+    Args:
+        function: takes the arrays, of those with rows the old rows alone, and values; returns
+            the same pytree. An array without rows comes out as it does from any block.
+        arrays: those of the given height have rows, the others have none.
+        rows: which, and their values. Those from the height on are left out.
+        height: the number of rows.
+
+    Returns:
+        The arrays, of which no other row has been read or written.
+    """
+    leaves, tree = jax.tree.flatten(arrays)
+    tall = [leaf.ndim > 0 and leaf.shape[0] == height for leaf in leaves]
+
+    def changed(now: list[Any], rows: UniqueRows) -> list[Any]:
+        used = rows.indices < height
+        # What unused places read is not written back.
+        known = jnp.minimum(rows.indices, height - 1)
+        old = [
+            leaf.at[known].get(mode="promise_in_bounds") if has_rows else first
+            for leaf, first, has_rows in zip(now, leaves, tall, strict=True)
+        ]
+        new = tree.flatten_up_to(function(jax.tree.unflatten(tree, old), rows.values))
+
+        def put(leaf: Any, old: Any, new: Any) -> Any:
+            # What is written depends on what was read, or XLA would copy the table to read it
+            # later.
+            new = jnp.where(used.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+            return leaf.at[rows.indices].set(new, mode="drop", unique_indices=True)
+
+        parts = zip(now, old, new, tall, strict=True)
+        return [put(leaf, o, n) if has_rows else n for leaf, o, n, has_rows in parts]
+
+    values = rows.values
+    size = max(BLOCK * values.shape[0] // max(values.nbytes, 1), FEWEST)
+    count = values.shape[0] // size
+    if count < 2 or not on_cpu():
+        return jax.tree.unflatten(tree, changed(leaves, rows))
+    blocks = jax.tree.map(
+        lambda array: array[: count * size].reshape(count, size, *array.shape[1:]), rows
+    )
+    leaves_now, _ = lax.scan(lambda now, block: (changed(now, block), None), leaves, blocks)
+    if count * size < values.shape[0]:
+        leaves_now = changed(leaves_now, jax.tree.map(lambda array: array[count * size :], rows))
+    return jax.tree.unflatten(tree, leaves_now)
