@@ -25,6 +25,7 @@ from jaxmxopt._mxnet._record import MXNetRecord as MXNetRecord
 from jaxmxopt._mxnet._restore import states_of
 from jaxmxopt._mxnet._states import StatesFile, read_states
 from jaxmxopt._state import State
+from jaxmxopt._trainer import Trainer
 from jaxmxopt._updater import Updater
 
 __all__ = [
@@ -141,22 +142,50 @@ def load_states(file: File) -> MXNetStates:
         return MXNetStates(owned(found.states), owned(found.optimizer), found.version)
 
 
-def save_states(file: Path, updater: Updater, *, dump_optimizer: bool = True) -> None:
+def save_states(
+    file: Path,
+    updater: Updater | Trainer,
+    *,
+    dump_optimizer: bool = True,
+    names: Sequence[str] | None = None,
+) -> None:
     """Writes a `.states` file that MXNet 1 loads and goes on from.
+
+    gluon's Trainer numbers its parameters, those that do not learn too: a list in its order, a dict
+    in the order of its sorted names. A Trainer of ours has paths, so `names` must say the numbers.
+    An Updater's indices are written as they are.
 
     Args:
         file: a path. An existing file is replaced, by the whole new one or not at all.
         updater: whose states are saved.
         dump_optimizer: save the optimizer too, with its counts, hyperparameters and schedule, as
             gluon's Trainer does and expects. Without it MXNet counts anew.
+        names: the names of gluon's parameters in its order, such as
+            `sorted(net.collect_params())`, with the path of each weight of ours in its place.
 
     Raises:
-        ValueError: MXNet 1.9.1 has no such optimizer, schedule or array.
+        ValueError: MXNet 1.9.1 has no such optimizer, schedule or array; or a weight is missing in
+            `names` or there twice, or `names` are needed.
         TypeError: an index is neither an integer nor a string.
         OSError: the file cannot be written.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmxopt as mxopt, os, tempfile
+        >>> weights = {"dense0_weight": jnp.ones((2, 2)), "dense0_bias": jnp.ones(2)}
+        >>> trainer = mxopt.Trainer(weights, "sgd", {"momentum": 0.9})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = os.path.join(folder, "gluon.states")
+        ...     save_states(file, trainer, names=["dense0_bias", "dense0_weight"])
+        ...     {number: state.shape for number, state in load_states(file).states.items()}
+        {0: (2,), 1: (2, 2)}
     """
     with _named(f"mxnet_files.save_states({os.fspath(file)!r})"):
-        data = dumped(updater.optimizer, updater.states, dump_optimizer)
+        if names is None and isinstance(updater, Trainer):
+            raise ValueError(
+                "names must be given for a Trainer, as gluon numbers its parameters: their names "
+                "in its order, such as sorted(net.collect_params()), got None."
+            )
+        data = dumped(updater.optimizer, updater.states, dump_optimizer, names)
     with replacing(file) as opened:
         opened.write(data)
 

@@ -1,6 +1,6 @@
 """Optimizers and states of ours as a `.states` file of MXNet 1."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,16 +23,23 @@ _LAZY = ("SGD", "ccSGD", "LARS", "Adam")
 _AGGREGATED = {"SGD": 4, "ccSGD": 4, "LARS": 4, "LAMB": 45}
 
 
-def dumped(optimizer: Optimizer, states: Mapping[Any, Any], dump_optimizer: bool) -> bytes:
+def dumped(
+    optimizer: Optimizer,
+    states: Mapping[Any, Any],
+    dump_optimizer: bool,
+    names: Sequence[str] | None = None,
+) -> bytes:
     """Returns the bytes of a `.states` file.
 
     Args:
         optimizer: that the states are of.
         states: by index, as an Updater has them.
         dump_optimizer: write the optimizer too: MXNet then goes on with the counts.
+        names: of the weights, in the order in which MXNet numbers them; by default their indices
+            are written.
 
     Raises:
-        ValueError: MXNet 1 has no such optimizer, schedule or array.
+        ValueError: MXNet 1 has no such optimizer, schedule or array, or `names` lack a weight.
         TypeError: an index is neither an integer nor a string.
     """
     own = optimizer._has_own_update()
@@ -42,26 +49,47 @@ def dumped(optimizer: Optimizer, states: Mapping[Any, Any], dump_optimizer: bool
             f"got {type(optimizer).__name__}; leave it out with dump_optimizer=False."
         )
     opt = None if own else optimizer.definition
+    keys = _numbers(names, states)
     written = {
-        _index(index): state if opt is None else nested(opt, state)
-        for index, state in states.items()
+        index: state if opt is None else nested(opt, state) for index, state in states.items()
     }
+    written = _renamed(written, keys)
     if not dump_optimizer or opt is None:
         return write_pickle(written)
-    return write_pickle((written, _record(optimizer, opt, states)))
+    return write_pickle((written, _record(optimizer, opt, states, keys)))
 
 
-def _index(index: Any) -> Any:
-    return int(index) if isinstance(index, np.integer) else index
+def _numbers(names: Sequence[str] | None, states: Mapping[Any, Any]) -> dict[Any, int]:
+    """The number of every weight in gluon, by its path."""
+    if names is None:
+        return {}
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"names must be a list of strings, got {names!r:.200}.")
+    numbers = {name: number for number, name in enumerate(names)}
+    if len(numbers) < len(names):
+        twice = next(name for number, name in enumerate(names) if numbers[name] != number)
+        raise ValueError(f"names must differ, got {twice!r} twice.")
+    missing = next((index for index in states if index not in numbers), None)
+    if missing is not None:
+        raise ValueError(f"names must hold every weight, got no {missing!r}.")
+    return numbers
 
 
-def _record(optimizer: Optimizer, opt: OptimizerDef, states: Mapping[Any, Any]) -> MXNetRecord:
+def _renamed(table: Mapping[Any, Any], keys: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A table by index as MXNet has it."""
+    named = {keys.get(index, index): value for index, value in table.items()}
+    return {int(i) if isinstance(i, np.integer) else i: value for i, value in named.items()}
+
+
+def _record(
+    optimizer: Optimizer, opt: OptimizerDef, states: Mapping[Any, Any], keys: Mapping[Any, Any]
+) -> MXNetRecord:
     """The optimizer as MXNet would pickle it."""
     name = type(opt).__name__
     if name in _ONLY_IN_2 or getattr(jaxmxopt, name, None) is not type(opt):
         raise ValueError(f"the optimizer must be one that MXNet 1.9.1 has, got {name}.")
     counts = {
-        device: {_index(index): count for index, count in by_index.items()}
+        device: _renamed(by_index, keys)
         for device, by_index in optimizer._all_index_update_counts.items()
     }
     current = next(
@@ -74,8 +102,8 @@ def _record(optimizer: Optimizer, opt: OptimizerDef, states: Mapping[Any, Any]) 
         "lr_scheduler": schedule_record(optimizer.lr_scheduler, optimizer.num_update),
         "lr": optimizer.lr,
         "wd": optimizer.wd,
-        "lr_mult": dict(optimizer.lr_mult),
-        "wd_mult": dict(optimizer.wd_mult),
+        "lr_mult": _renamed(optimizer.lr_mult, keys),
+        "wd_mult": _renamed(optimizer.wd_mult, keys),
         "begin_num_update": optimizer.begin_num_update,
         "num_update": optimizer.num_update,
         "_all_index_update_counts": counts,
@@ -83,7 +111,7 @@ def _record(optimizer: Optimizer, opt: OptimizerDef, states: Mapping[Any, Any]) 
         "clip_gradient": optimizer.clip_gradient,
         "multi_precision": optimizer.multi_precision,
         "aggregate_num": _AGGREGATED.get(name, 0),
-        "idx2name": dict(optimizer.idx2name),
+        "idx2name": _renamed(optimizer.idx2name, keys),
         "sym_info": optimizer.sym_info,
         "allow_np_array": False,
     }
@@ -91,12 +119,14 @@ def _record(optimizer: Optimizer, opt: OptimizerDef, states: Mapping[Any, Any]) 
         if field != "lazy_update" or name in _LAZY:
             attributes.setdefault(attribute, getattr(opt, field))
     slots = {index: slots_and_master(state)[0] for index, state in states.items()}
-    attributes |= _kept(optimizer, opt, slots)
+    attributes |= _kept(optimizer, opt, slots, keys)
     module = "contrib" if name == "GroupAdaGrad" else "optimizer"
     return MXNetRecord(f"mxnet.optimizer.{module}", name, attributes)
 
 
-def _kept(optimizer: Optimizer, opt: OptimizerDef, slots: Mapping[Any, Any]) -> dict[str, Any]:
+def _kept(
+    optimizer: Optimizer, opt: OptimizerDef, slots: Mapping[Any, Any], keys: Mapping[Any, Any]
+) -> dict[str, Any]:
     """Attributes beyond the arguments, some of which are slots with us."""
     if isinstance(opt, jaxmxopt.Nadam):
         # One number for all weights in MXNet.
@@ -108,12 +138,12 @@ def _kept(optimizer: Optimizer, opt: OptimizerDef, slots: Mapping[Any, Any]) -> 
         return {"skip": 0, "last_lr": last, "cur_lr": last}
     if isinstance(opt, jaxmxopt.LBSGD):
         cumulated = {
-            _index(index): {"cum_grad": held.cum_grad, "num_cums": int(held.num_cums)}
+            index: {"cum_grad": held.cum_grad, "num_cums": int(held.num_cums)}
             for index, held in slots.items()
         }
         first = opt.begin_epoch * opt.updates_per_epoch
         inner = {"lbmult": 1, "adaptive": False, "admult": 1, "init_updates": first}
-        return {"cumgrads": cumulated, **inner}
+        return {"cumgrads": _renamed(cumulated, keys), **inner}
     return {}
 
 

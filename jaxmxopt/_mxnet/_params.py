@@ -16,6 +16,7 @@ from jaxmxopt._mxnet._ndarray import DTYPES, check_csr, check_row_sparse, read_a
 __all__ = ["read_params", "write_params"]
 
 _MAGIC = 0x112
+_OWN = struct.pack("<Q", _MAGIC)
 _ZIP, _ZIP_EMPTY, _NPY = b"PK\x03\x04", b"PK\x05\x06", b"\x93NUMPY"
 
 _BFLOAT16 = "[('bfloat16', '<u2')]"
@@ -45,9 +46,12 @@ def read_params(data: bytes) -> list[Any] | dict[str, Any]:
     if data.startswith(_NPY):
         return [_read_npy(memoryview(data), "the array")]
     cursor = Cursor(data)
-    magic = cursor.number("Q", "magic number")
-    if magic != _MAGIC:
-        raise ValueError(f"a file of arrays must begin with {_MAGIC:#x} or PK, got {magic:#x}.")
+    if not data.startswith(_OWN[: max(len(data), 1)]):
+        raise ValueError(
+            f"this is no .params file: it must begin with the number {_MAGIC:#x}, PK or "
+            f"\\x93NUMPY, got {data[:8]!r}."
+        )
+    cursor.take(8, "magic number")
     cursor.take(8, "header")
     arrays = [read_array(cursor)[0] for _ in range(_count(cursor, 4, "number of arrays"))]
     count = _count(cursor, 8, "number of names")

@@ -114,7 +114,10 @@ def _split(opt: OptimizerDef, state: Any, version: int) -> tuple[Any, Any]:
     if not bare and not isinstance(state[1], tuple):
         return state, None
     if not opt.multi_precision:
-        raise _ShapeError("a state with a master needs multi_precision=True")
+        raise _ShapeError(
+            f"it must be {' and '.join(_names(opt, version)) or 'None'}, got {_shown(state)}: of "
+            "another algorithm, or with a float32 master, which multi_precision=True takes"
+        )
     last = version == 1 and isinstance(opt, _MASTER_LAST)
     inner, master = state if last else reversed(state)
     if not _is_array(master):

@@ -38,7 +38,10 @@ def read_states(data: bytes) -> StatesFile:
     root, scope = run_pickle(data)
     states, optimizer = root if type(root) is tuple and len(root) == 2 else (root, None)
     if type(states) is not dict:
-        raise ValueError(f"states must be a dict, got {type(states).__name__}.")
+        raise ValueError(
+            "this is no .states file: it must hold a dict of states, or one and an optimizer, "
+            f"got {_shown(root)}."
+        )
     record, budget = None, Budget(1000 + 2 * len(data))
     if optimizer is not None:
         if not isinstance(optimizer, Record) or "num_update" not in (optimizer.attributes or {}):
@@ -47,6 +50,15 @@ def read_states(data: bytes) -> StatesFile:
     read = {index: _state(state, index, 0, budget) for index, state in states.items()}
     version = record.version if record is not None else None
     return StatesFile(read, record, version or (2 if scope.np_shape else 1))
+
+
+def _shown(made: Any) -> str:
+    """What a pickle holds, for a message."""
+    if isinstance(made, Record):
+        return f"an object of {made.of}"
+    if isinstance(made, Pending):
+        return "a dtype" if made.kind == "dtype" else "an array"
+    return f"a {type(made).__name__}"
 
 
 def _state(made: Any, index: Any, depth: int, budget: Budget) -> Any:
