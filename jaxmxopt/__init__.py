@@ -1,5 +1,8 @@
 """Apache MXNet's optimizers, whole, on JAX."""
 
+import importlib as _importlib
+import typing as _typing
+
 from jaxmxopt import _tree_optimizer as _tree_optimizer
 from jaxmxopt._algorithms.adabelief import AdaBelief as AdaBelief
 from jaxmxopt._algorithms.adadelta import AdaDelta as AdaDelta
@@ -38,3 +41,17 @@ from jaxmxopt._wrappers._ema import EMA as EMA
 from jaxmxopt._wrappers._ema import averaged as averaged
 from jaxmxopt._wrappers._groups import Groups as Groups
 from jaxmxopt.optimizer import create as create
+
+if _typing.TYPE_CHECKING:
+    from jaxmxopt import algorithm as algorithm
+    from jaxmxopt import checkpoint as checkpoint
+    from jaxmxopt import interop as interop
+    from jaxmxopt import mxnet_files as mxnet_files
+    from jaxmxopt import sharding as sharding
+else:
+
+    def __getattr__(name):
+        """Imports a module when it is first asked for."""
+        if name in ("algorithm", "checkpoint", "interop", "mxnet_files", "sharding"):
+            return _importlib.import_module(f"jaxmxopt.{name}")
+        raise AttributeError(f"module 'jaxmxopt' has no attribute {name!r}")

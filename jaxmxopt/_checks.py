@@ -10,9 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jaxmxopt._layout import Packed
 from jaxmxopt._numeric import compute_dtype
+from jaxmxopt._sparse import RowSparse
 
 __all__ = [
     "MismatchError",
@@ -21,11 +23,14 @@ __all__ = [
     "check_arrays",
     "check_count",
     "check_form",
+    "check_grad",
     "check_numbers",
     "check_packed",
+    "check_ruled",
     "check_where",
     "explained",
     "not_an_array",
+    "unusable",
 ]
 
 
@@ -92,6 +97,11 @@ def check_where(where: Any) -> Any:
     """`where` must be a scalar bool array, or None."""
     if where is None:
         return None
+    if not hasattr(where, "dtype") and not isinstance(where, bool):
+        raise WrongKindError(
+            f"where must be a scalar bool, got {type(where).__name__}; all_finite(grads) gives one "
+            "for a whole tree."
+        )
     where = jnp.asarray(where)
     if where.shape != () or where.dtype != jnp.bool_:
         raise MismatchError(
@@ -108,6 +118,38 @@ def check_array(what: str, array: Any, index: Hashable = None) -> None:
         raise WrongKindError(f"{what} must be of a real floating dtype, got {array.dtype}.", index)
 
 
+def check_grad(grad: Any, index: Hashable = None) -> None:
+    """A gradient must be a floating array, or a `RowSparse` whose indices are still integers."""
+    check_array("grad", grad, index)
+    if isinstance(grad, RowSparse) and not jnp.issubdtype(grad.indices.dtype, jnp.integer):
+        raise WrongKindError(
+            f"grad.indices must be integers, got {grad.indices.dtype}: arithmetic on a RowSparse "
+            "must take it as one leaf, is_leaf=lambda leaf: isinstance(leaf, RowSparse).",
+            index,
+        )
+
+
+def check_ruled(given: Any, weight: Any, slots: Any) -> tuple[Any, Any]:
+    """What a rule gives must be a weight and slots like those it was given."""
+    if not isinstance(given, tuple) or len(given) != 2:
+        raise WrongKindError(f"_rule must return (weight, slots), got {type(given).__name__}.")
+    if jnp.shape(given[0]) != weight.shape:
+        raise MismatchError(
+            f"_rule must return a weight of shape {weight.shape}, got {jnp.shape(given[0])}."
+        )
+    made, old = jax.tree.structure(given[1]), jax.tree.structure(slots)
+    if made != old:
+        raise MismatchError(f"_rule must return slots like those it was given, {old}, got {made}.")
+    leaves = zip(jax.tree.leaves_with_path(given[1]), jax.tree.leaves(slots), strict=True)
+    for (path, new), before in leaves:
+        if jnp.shape(new) != before.shape:
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise MismatchError(
+                f"_rule must return slots.{name} of shape {before.shape}, got {jnp.shape(new)}."
+            )
+    return given
+
+
 def not_an_array(**trees: Any) -> WrongKindError | None:
     """What is wrong with arguments that JAX could not take: the first leaf that is no array."""
     for what, tree in trees.items():
@@ -116,6 +158,24 @@ def not_an_array(**trees: Any) -> WrongKindError | None:
                 name = jax.tree_util.keystr(path, simple=True, separator="/")
                 message = f"{what} must be an array, got {type(leaf).__name__}."
                 return WrongKindError(message, name or None)
+    return None
+
+
+def unusable(donate: bool, **trees: Any) -> MismatchError | None:
+    """What is wrong with arguments that could not be run: dead arrays, or one to donate twice."""
+    places: dict[int, str] = {}
+    for what, tree in trees.items():
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+            if not isinstance(leaf, jax.Array) or isinstance(leaf, Tracer):
+                continue
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            if leaf.is_deleted():
+                message = f"{what} must be alive, got an array that was donated or deleted."
+                return MismatchError(message, name or None)
+            other = places.setdefault(id(leaf), f"{what} {name!r}")
+            if donate and other != f"{what} {name!r}":
+                message = f"what is donated must stand in one place, got the array of {other} too."
+                return MismatchError(message, name)
     return None
 
 
@@ -129,7 +189,7 @@ def check_arrays(
             index,
         )
     check_array("weight", weight, index)
-    check_array("grad", grad, index)
+    check_grad(grad, index)
     if weight.shape != grad.shape:
         raise MismatchError(f"grad has shape {grad.shape}, weight has {weight.shape}.", index)
     full = weight

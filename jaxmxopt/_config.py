@@ -77,9 +77,17 @@ Static = Annotated[T, _STATIC]
 Node = Annotated[T, _NODE]
 
 
+# What other libraries call some hyperparameters.
+SYNONYMS = {"lr": "learning_rate", "weight_decay": "wd", "eps": "epsilon"}
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns `"; did you mean 'x'?"` for the closest known name, or an empty string."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    known = [one for one in known if not one.startswith("_")]
+    synonym = SYNONYMS.get(name)
+    match = (
+        [synonym] if synonym in known else difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    )
     return f"; did you mean {match[0]!r}?" if match else ""
 
 
@@ -153,6 +161,13 @@ def _described(annotation: Any) -> _Field:
     if typing.get_origin(origin) is typing.Literal:
         return _Field(interval, optional, static, str, typing.get_args(origin))
     return _Field(interval, optional, static, origin if origin in (bool, int, str) else None)
+
+
+def _is_declared(annotation: Any) -> bool:
+    """Whether an annotation says if its field is a number, static or another record."""
+    parts = (annotation, *typing.get_args(annotation))
+    marks = [mark for part in parts for mark in getattr(part, "__metadata__", ())]
+    return any(isinstance(mark, (Interval, _Marker)) for mark in marks)
 
 
 def _of_kind(owner: str, name: str, value: Any, kind: type) -> Any:
@@ -232,9 +247,17 @@ class Config:
                 raise TypeError(f"{cls.__name__}.{name} needs an annotation to be a field.")
         dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
         if "__init__" in vars(cls):
+            # What `help` shows: the types without the ranges.
+            cls.__init__.__annotations__ = typing.get_type_hints(cls.__init__) | {"return": None}
             cls.__init__ = _suggesting(cls.__init__)
         hints = typing.get_type_hints(cls, include_extras=True)
         names = [field.name for field in dataclasses.fields(cls)]  # pyright: ignore[reportArgumentType]
+        for name in set(vars(cls).get("__annotations__", {})).intersection(names):
+            if not _is_declared(hints[name]):
+                raise TypeError(
+                    f"{cls.__name__}.{name} must be annotated with a range of numbers, such as "
+                    f"Real or NonNegative, or with Static[...], got {hints[name]!r}."
+                )
         cls._described = types.MappingProxyType({name: _described(hints[name]) for name in names})
         cls._static_names = tuple(name for name in names if cls._described[name].static)
         cls._leaf_names = tuple(name for name in names if not cls._described[name].static)

@@ -1,7 +1,7 @@
 """The base of all algorithms: common hyperparameters, and the pure functions users call."""
 
 import warnings
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import jax
@@ -25,7 +25,7 @@ from jaxmxopt._config import FrozenMap, Node, NonNegative, Real, Static
 from jaxmxopt._engine import in_precision
 from jaxmxopt._exported import exportable
 from jaxmxopt._layout import Layout, Packed
-from jaxmxopt._multipliers import Multipliers, find
+from jaxmxopt._multipliers import Multipliers, find, matches, nobody
 from jaxmxopt._pure import WHOLE, Definition, flatten_states
 from jaxmxopt._rates import Rates
 from jaxmxopt._state import State
@@ -110,6 +110,11 @@ class OptimizerDef(Definition):
         owner = type(self).__name__
         if type(self) is OptimizerDef:
             raise TypeError("OptimizerDef is abstract: make one of its subclasses.")
+        if callable(self.learning_rate):
+            raise TypeError(
+                f"{owner}: learning_rate must be a real number, got {self.learning_rate!r}; "
+                "lr_scheduler takes a schedule."
+            )
         super().__post_init__()
         if self.lr_scheduler is not None:
             if not callable(self.lr_scheduler):
@@ -231,6 +236,16 @@ class OptimizerDef(Definition):
             wd_mult = ZERO
         return find(self.lr_mult, index, name), wd_mult
 
+    def _without_weight(self, names: Sequence[str]) -> list[str]:
+        called = {name: self._name(name) for name in names}
+        every = {*called, *called.values()}
+        return [
+            nobody(f"{field}[{key!r}]", names)
+            for field in ("lr_mult", "wd_mult")
+            for key in getattr(self, field) or ()
+            if key not in every and not any(matches(key, name) for name in called.values())
+        ]
+
     def _rates_at(self, t: jax.Array, lr_mult: Any, wd_mult: Any, dtype: Any) -> Any:
         """The rates of update `t`, traced."""
         lr = self.learning_rate
@@ -321,7 +336,14 @@ class OptimizerDef(Definition):
             self._check_weight(weight)
         except ValueError as error:
             raise ValueError(f"{type(self).__name__}.{call}({index!r}): {error}") from None
-        return self._slots(weight, index)
+        slots = self._slots(weight, index)
+        if type(slots) not in self._slot_types:
+            kinds = ", ".join(kind.__name__ for kind in self._slot_types)
+            raise TypeError(
+                f"{type(self).__name__}._slots must return one of _slot_types, ({kinds},), "
+                f"got {type(slots).__name__}."
+            )
+        return slots
 
     def _master(self, weight: Any) -> Any:
         if weight.dtype not in HALF:

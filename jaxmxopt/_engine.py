@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType, reshard
 
+from jaxmxopt._checks import check_ruled
 from jaxmxopt._in_place import apart
 from jaxmxopt._layout import stack, unstack
 from jaxmxopt._numeric import compute_dtype, on_cpu
@@ -93,7 +94,8 @@ def update_weight(
         # Divided slots: each device computes its part alone.
         part = next((s for s in jax.tree.leaves(slots) if s.shape == full.shape), full)
         full, grad = _laid_out(full, part), _laid_out(grad, part)
-        new, new_slots = rule(final, full, grad, in_precision(slots, dtype))
+        old = in_precision(slots, dtype)
+        new, new_slots = check_ruled(rule(final, full, grad, old), full, old)
         new_slots = _stored(slots, new_slots, None)
         rounded = _laid_out(new.astype(weight.dtype), weight)
         return rounded, new_slots, None if master is None else _laid_out(new, master)
@@ -141,7 +143,8 @@ def _update_rows(
     def updated(old: Any, values: Any) -> Any:
         weight, slots, master = old
         full = weight.astype(dtype) if master is None else master
-        new, new_slots = opt._row_rule(rates, full, values, in_precision(slots, dtype))
+        held = in_precision(slots, dtype)
+        new, new_slots = check_ruled(opt._row_rule(rates, full, values, held), full, held)
         return _stored(old, (new, new_slots, None if master is None else new), ok)
 
     return change_rows(updated, (weight, slots, master), rows, height)

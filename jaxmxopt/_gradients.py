@@ -43,16 +43,19 @@ def all_finite(tree: Any) -> jax.Array:
     nothing, counts included, where a gradient is not finite.
 
     Args:
-        tree: any pytree of arrays; integers and random keys are finite.
+        tree: any pytree of arrays; integers and random keys are finite, and so are rows of a
+            `RowSparse` whose index is out of range.
     """
-    return _all_finite([leaf for leaf in jax.tree.leaves(tree) if _is_floating(leaf)])
+    leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, RowSparse))
+    return _all_finite([leaf for leaf in leaves if _is_floating(leaf)])
 
 
 @jax.jit
 def _all_finite(leaves: list[Any]) -> jax.Array:
     if not leaves:
         return jnp.asarray(True)
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+    values = [leaf.inside() if isinstance(leaf, RowSparse) else leaf for leaf in leaves]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(each)) for each in values]))
 
 
 def clip_global_norm(tree: Tree, max_norm: Any) -> tuple[Tree, jax.Array]:
@@ -95,7 +98,8 @@ def _clip_global_norm(tree: Any, max_norm: Any) -> tuple[Any, jax.Array]:
 
 
 def _sum_of_squares(leaf: Any) -> jax.Array:
-    values = _wide(leaf).unique().values if isinstance(leaf, RowSparse) else _wide(leaf)
+    wide = _wide(leaf)
+    values = wide.unique().inside(leaf.shape[0]) if isinstance(leaf, RowSparse) else wide
     return jnp.sum(jnp.real(values * jnp.conj(values)))
 
 

@@ -8,7 +8,7 @@ import jax
 
 from jaxmxopt._config import OrderedMap, Real, as_number
 
-__all__ = ["Multipliers", "find"]
+__all__ = ["Multipliers", "find", "matches", "nobody"]
 
 
 class Multipliers(OrderedMap):
@@ -55,6 +55,18 @@ def find(multipliers: Mapping[Any, Any] | None, index: Hashable, name: str | Non
     if name in multipliers:
         return multipliers[name]
     for key, value in multipliers.items():
-        if isinstance(key, str) and fnmatch.fnmatchcase(name, key):
+        if matches(key, name):
             return value
     return None
+
+
+def matches(key: Hashable, name: str) -> bool:
+    """Whether a key is a pattern of a name."""
+    return isinstance(key, str) and fnmatch.fnmatchcase(name, key)
+
+
+def nobody(what: str, names: Iterable[str]) -> str:
+    """Says that something is of none of the weights of these names."""
+    names = list(names)
+    some = ", ".join(map(repr, names[:3]))
+    return f"{what} is of no weight; there are {some}{', ...' if len(names) > 3 else ''}."

@@ -3,12 +3,20 @@
 Here stand the signatures, and which call and index an error was about.
 """
 
-from collections.abc import Hashable
+import warnings
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar, Final, TypeVar
 
 import jax
 
-from jaxmxopt._checks import MismatchError, WrongKindError, check_count, explained, not_an_array
+from jaxmxopt._checks import (
+    MismatchError,
+    WrongKindError,
+    check_count,
+    explained,
+    not_an_array,
+    unusable,
+)
 from jaxmxopt._compiled import flatten_with_names
 from jaxmxopt._config import Config
 from jaxmxopt._state import State
@@ -83,8 +91,9 @@ class Definition(Config):
             return self._update(index, weight, grad, state)
         except (MismatchError, WrongKindError) as error:
             raise explained(f"{type(self).__name__}.update", error, index) from None
-        except TypeError:
-            wrong = not_an_array(weight=weight, grad=grad, state=state)
+        except (TypeError, ValueError, RuntimeError):
+            given = {"weight": weight, "grad": grad, "state": state}
+            wrong = not_an_array(**given) or unusable(False, **given)
             if wrong is None:
                 raise
             raise explained(f"{type(self).__name__}.update", wrong, index) from None
@@ -110,7 +119,11 @@ class Definition(Config):
 
         Raises:
             TypeError: a leaf is not a floating array; the message has its path.
+            UserWarning: a key of a multiplier or a pattern of `Groups` is of no weight.
         """
+        names, _, _ = flatten_with_names(params)
+        for message in self._without_weight(names) if names else ():
+            warnings.warn(f"{type(self).__name__}.init: {message}", UserWarning, stacklevel=2)
         return self._init(params)
 
     def step(
@@ -140,8 +153,9 @@ class Definition(Config):
             return self._step(params, grads, state, where, donate)
         except (MismatchError, WrongKindError) as error:
             raise explained(f"{type(self).__name__}.step", error) from None
-        except TypeError:
-            wrong = not_an_array(weight=params, grad=grads, state=state, where=where)
+        except (TypeError, ValueError, RuntimeError):
+            given = {"weight": params, "grad": grads, "state": state, "where": where}
+            wrong = not_an_array(**given) or unusable(donate, **given)
             if wrong is None:
                 raise
             raise explained(f"{type(self).__name__}.step", wrong) from None
@@ -182,6 +196,11 @@ class Definition(Config):
     def _pack(self, params: Any, states: Any) -> State:
         """The state of a tree of weights from those of the weights."""
         raise NotImplementedError(f"{type(self).__name__} must define _pack.")
+
+    def _without_weight(self, names: Sequence[str]) -> list[str]:
+        """What is said of weights that are not among these, as messages."""
+        del names
+        return []
 
     def _check_form(self, state: Any, index: Hashable) -> None:
         """Raises MismatchError for a state whose slots hyperparameters of now do not make."""

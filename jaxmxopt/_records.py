@@ -14,6 +14,9 @@ from jaxmxopt._zip import FileError
 
 __all__ = ["algorithm_name", "class_name", "from_record", "to_record"]
 
+# The fields of wrappers that hold definitions.
+INSIDE = frozenset({"definition", "groups"})
+
 
 def class_name(kind: type) -> str:
     """How files name a class: ours by the name alone, so that they may move between modules."""
@@ -66,7 +69,8 @@ def from_record(
         record: from a file.
         where: what it is, for messages.
         current: what stands there now; of it the parts that no file can hold are taken.
-        given: fields of the outermost record that count instead of the file's.
+        given: fields of the outermost record that count instead of the file's; what a wrapper has
+            no field for is of the definitions inside.
 
     Raises:
         FileError: the record is not of this form, or a value has to be given again.
@@ -80,7 +84,7 @@ def from_record(
             case [("class", str(name)), ("fields", dict(fields))]:
                 return _config(name, fields, where, current, given or {})
             case [("map", list(pairs))]:
-                return dict(_pair(pair, where) for pair in pairs)
+                return dict(_pair(pair, where, given) for pair in pairs)
             case [("tuple", list(parts))]:
                 return tuple(from_record(part, where) for part in parts)
             case [("list", list(parts))]:
@@ -101,10 +105,10 @@ def _array(values: Any, dtype: str, where: str) -> np.ndarray:
         raise FileError(f"is damaged: {where} ({error}).") from None
 
 
-def _pair(pair: Any, where: str) -> tuple[Any, Any]:
+def _pair(pair: Any, where: str, given: Mapping[str, Any] | None) -> tuple[Any, Any]:
     if not isinstance(pair, list) or len(pair) != 2:
         raise FileError(f"is damaged: {where}.")
-    key, value = (from_record(part, where) for part in pair)
+    key, value = from_record(pair[0], where), from_record(pair[1], where, given=given)
     try:
         hash(key)
     except TypeError:
@@ -118,13 +122,23 @@ def _config(
     known = _classes(Config)
     if name not in known:
         raise FileError(f"{where} is a {name}, which is unknown here{nearest(name, known)}.")
+    inside, own = INSIDE.intersection(fields), dict(given)
+    further = {key: own.pop(key) for key in given if inside and key not in known[name]._described}
+    if "lr_scheduler" in own and "learning_rate" in fields:
+        # The recorded rate would override the schedule's.
+        own.setdefault("learning_rate", None)
     values = {
-        field: from_record(record, f"{where}.{field}", getattr(current, field, None))
+        field: from_record(
+            record,
+            f"{where}.{field}",
+            getattr(current, field, None),
+            further if field in inside else None,
+        )
         for field, record in fields.items()
-        if field not in given
+        if field not in own
     }
     try:
-        return known[name](**values, **given)
+        return known[name](**values, **own)
     except (TypeError, ValueError, OverflowError) as error:
         raise FileError(f"{where} cannot be made again: {error}") from None
 

@@ -150,16 +150,20 @@ class RowSparse:
 
     def norm(self) -> jax.Array:
         """The Euclidean norm of the array it stands for, in float32 or better."""
-        values = self.unique().inside(self.shape[0])
-        values = values.astype(values.dtype if values.dtype.itemsize >= 4 else jnp.float32)
+        values = self._wide().unique().inside(self.shape[0])
         return jnp.sqrt(jnp.sum(jnp.square(values)))
+
+    def _wide(self: Self) -> Self:
+        """The same with values in which sums lose nothing that the dtype could hold."""
+        return self.astype(jnp.float32) if self.values.dtype.itemsize < 4 else self
 
     # Other forms.
 
     def todense(self) -> jax.Array:
         """The array it stands for."""
-        zeros = jnp.zeros(self.shape, self.values.dtype)
-        return zeros.at[self._rows()].add(self.values, mode="drop")
+        wide = self._wide()
+        zeros = jnp.zeros(self.shape, wide.dtype)
+        return zeros.at[self._rows()].add(wide.values, mode="drop").astype(self.dtype)
 
     def to_bcoo(self) -> Any:
         """The same as a `jax.experimental.sparse.BCOO` with one sparse dimension."""
@@ -204,6 +208,10 @@ class RowSparse:
         values = jnp.zeros_like(values).at[place].add(values, mode="promise_in_bounds")
         spare = self.shape[0] + lax.iota(rows.dtype, rows.shape[0])
         return UniqueRows(jnp.where(first, ordered, spare), values)
+
+    def inside(self) -> jax.Array:
+        """The values, zero where their index is out of range."""
+        return UniqueRows(self._rows(), self.values).inside(self.shape[0])
 
     def _rows(self) -> jax.Array:
         """The indices, wide enough to go past the height, which stands for all out of range."""

@@ -261,6 +261,16 @@ def test_rows_count_once_and_duplicates_add_up() -> None:
     np.testing.assert_allclose(clipped["rows"].todense(), dense["rows"] / 13, rtol=1e-6)
 
 
+def test_rows_out_of_range_do_not_count() -> None:
+    @jax.jit
+    def looked_at(indices: Any) -> Any:
+        rows = mxopt.RowSparse(indices, jnp.asarray([[3.0, 4.0], [np.nan, 1.0]]), (3, 2))
+        return all_finite({"rows": rows}), clip_global_norm({"rows": rows}, 10.0)[1]
+
+    assert looked_at(jnp.asarray([1, 9])) == (True, 5.0)
+    assert not looked_at(jnp.asarray([1, 2]))[0]
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_norms_of_half_precision_do_not_overflow(dtype: str) -> None:
     clipped, norm = clip_global_norm([jnp.full(4, 30000.0, dtype)], 1.0)

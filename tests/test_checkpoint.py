@@ -313,6 +313,22 @@ def test_a_function_must_be_given_again(path: pathlib.Path) -> None:
     assert checkpoint.load_definition(path, lr_scheduler=double) == opt
 
 
+@pytest.mark.parametrize(
+    "opt",
+    [
+        mxopt.EMA(mxopt.Adam(lr_scheduler=double), decay=0.5),
+        mxopt.Groups({"a": mxopt.SGD(lr_scheduler=double), "*": mxopt.Adam(lr_scheduler=double)}),
+    ],
+)
+def test_what_is_given_reaches_the_definitions_inside(path: pathlib.Path, opt: Any) -> None:
+    checkpoint.save(path, {}, opt=opt)
+    assert checkpoint.load_definition(path, lr_scheduler=double) == opt
+    changed = checkpoint.load_definition(path, lr_scheduler=double, wd=0.5)
+    assert changed == opt.replace(wd=0.5)
+    with pytest.raises(ValueError, match="did you mean 'lr_scheduler'"):
+        checkpoint.load_definition(path, lr_scheduler=double, lr_schedule=double)
+
+
 class Own(mxopt.SGD):
     """An algorithm from outside."""
 

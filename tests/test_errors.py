@@ -164,6 +164,7 @@ def test_a_definition_without_a_rule_says_so():
 # Whole trees.
 
 PARAMS = tree()
+ROWS = mxopt.RowSparse([1], jnp.ones((1, 2)), (3, 2))
 
 
 def wrong_steps():
@@ -231,6 +232,13 @@ def wrong_steps():
         {"where": jnp.float32(1)},
         ValueError, "Adam.step: where must be a scalar bool, got shape () and dtype float32.",
     ),
+    "a tree of where": (
+        {"where": PARAMS}, TypeError, "Adam.step: where must be a scalar bool, got dict; all_",
+    ),
+    "indices that were halved": (
+        {"grads": {**PARAMS, "b": jax.tree.map(lambda leaf: leaf / 2, ROWS)}},
+        TypeError, "Adam.step('b'): grad.indices must be integers, got float32: arithmetic on",
+    ),
 }  # fmt: skip
 
 
@@ -246,6 +254,83 @@ def test_a_wrong_step_changes_nothing(case, donate):
     assert raised.value.__cause__ is None
     assert_same(PARAMS, tree())
     assert_same(state, ADAM.init(PARAMS))
+
+
+@pytest.mark.parametrize("donate", [False, True], ids=["kept", "donated"])
+def test_what_is_dead_is_named(donate):
+    params, state = tree(), ADAM.init(PARAMS)
+    params["b"].delete()
+    message = "must be alive, got an array that was donated or deleted."
+    with pytest.raises(ValueError, match=says(f"Adam.step('b'): weight {message}")):
+        ADAM.step(params, PARAMS, state, donate=donate)
+    with pytest.raises(ValueError, match=says(f"Adam.update('b'): weight {message}")):
+        ADAM.update("b", params["b"], PARAMS["b"], ADAM.create_state("b", PARAMS["b"]))
+
+
+def test_what_would_be_donated_twice_is_named():
+    twice = {**tree(), "b": PARAMS["a"], "a": PARAMS["a"]}
+    message = "Adam.step('b'): what is donated must stand in one place, got the array of weight 'a'"
+    with pytest.raises(ValueError, match=says(message)):
+        ADAM.step(twice, PARAMS, ADAM.init(PARAMS), donate=True)
+    ADAM.step(twice, PARAMS, ADAM.init(PARAMS))
+
+
+@pytest.mark.parametrize(
+    ("opt", "message"),
+    [
+        (mxopt.Adam(wd_mult={"*/biass": 0.0}), "Adam.init: wd_mult['*/biass'] is of no weight; "),
+        (mxopt.Adam(lr_mult={0: 2.0}), "Adam.init: lr_mult[0] is of no weight; there are 'd/bias'"),
+        (mxopt.Groups({"*": ADAM, "d/*": ADAM}), "Groups.init: groups['d/*'] is of no weight; "),
+        (
+            mxopt.EMA(mxopt.Groups({"*/bias": make(mxopt.SGD, lr_mult={"e": 1}), "*": ADAM})),
+            "EMA.init: lr_mult['e'] is of no weight; there are 'd/bias', 'd/kernel'.",
+        ),
+    ],
+)
+def test_keys_of_no_weight_are_warned_of(opt, message):
+    params = {"d": {"bias": WEIGHT, "kernel": WEIGHT}}
+    with pytest.warns(UserWarning, match=says(message)) as caught:
+        opt.init(params)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_keys_of_weights_are_not_warned_of():
+    names = {"d/bias": "fc_bias"}
+    keys = {"fc_*": 1.0, "d/bias": 2.0, "fc_bias": 3.0, "*/kernel": 4.0}
+    mxopt.Adam(lr_mult=keys, param_idx2name=names).init({"d": {"bias": WEIGHT, "kernel": WEIGHT}})
+
+
+GIVEN = {
+    "shape": (lambda w, s: (w.sum(), s), "a weight of shape (2, 3), got ()."),
+    "pair": (lambda w, s: w, "(weight, slots), got "),
+    "slots": (lambda w, s: (w, (*s, w)), "slots like those it was given, "),
+    "slot": (lambda w, s: (w, (w[0],)), "slots.0 of shape (2, 3), got (3,)."),
+}
+
+
+@pytest.mark.parametrize("kind", GIVEN)
+def test_what_a_rule_gives_is_checked(kind):
+    given, message = GIVEN[kind]
+
+    class Custom(mxopt.OptimizerDef):
+        def _slots(self, weight, index):
+            return (jnp.zeros_like(weight),)
+
+        def _rule(self, rates, weight, grad, slots):
+            return given(weight, slots)
+
+    opt = Custom()
+    with pytest.raises((TypeError, ValueError), match=says(f": _rule must return {message}")):
+        opt.update("w", WEIGHT, WEIGHT, opt.create_state("w", WEIGHT))
+
+
+def test_what_slots_are_must_be_declared():
+    class Custom(mxopt.OptimizerDef):
+        def _slots(self, weight, index):
+            return STATE.slots
+
+    with pytest.raises(TypeError, match=says("Custom._slots must return one of _slot_types")):
+        Custom().create_state("w", WEIGHT)
 
 
 def test_a_leaf_of_another_kind_is_named_by_init():

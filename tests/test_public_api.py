@@ -53,7 +53,16 @@ OTHERS = [
     "value_and_row_grad",
 ]
 # Imported on demand, or as part of something else.
-MODULES = {"amp", "checkpoint", "interop", "lr_scheduler", "mxnet_files", "optimizer", "sharding"}
+MODULES = {
+    "algorithm",
+    "amp",
+    "checkpoint",
+    "interop",
+    "lr_scheduler",
+    "mxnet_files",
+    "optimizer",
+    "sharding",
+}
 
 
 def public(module):
@@ -79,7 +88,7 @@ def named():
     for module_name in sorted(MODULES - {"interop"}):
         module = importlib.import_module(f"jaxmxopt.{module_name}")
         yield module.__name__, module
-        for name in getattr(module, "__all__", public(module)):
+        for name in sorted(getattr(module, "__all__", public(module))):
             yield f"{module.__name__}.{name}", getattr(module, name)
 
 

@@ -111,6 +111,13 @@ def test_norm_of_half_precision_does_not_overflow():
     near(grad.norm(), 600 * np.sqrt(2))
 
 
+def test_sums_in_half_precision_round_once():
+    grad = RowSparse(np.full(1000, 2), jnp.ones((1000, 2), jnp.bfloat16), SHAPE)
+    assert grad.todense().dtype == jnp.bfloat16
+    assert grad.todense()[2, 0] == 1000
+    near(grad.norm(), 1000 * np.sqrt(2))
+
+
 def test_no_rows():
     empty = RowSparse([], np.zeros((0, 2), np.float32), SHAPE)
     assert repr(empty) == "RowSparse(0 rows of (7, 2), float32)"

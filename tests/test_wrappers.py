@@ -191,6 +191,31 @@ class TestEMA:
         with pytest.raises(ValueError, match=r"^averaged: state must be of a definition with an"):
             mxopt.averaged(tree(), opt.init(tree()))
 
+    @pytest.mark.parametrize(
+        ("params", "message"),
+        [
+            ({"a": tree()["a"]}, "got no weight at 'b'"),
+            ({**tree(), "d": tree()["a"]}, "got no average at 'd'"),
+            ({**tree(), "b": tree()["c"]}, r"got shape \(2, 4\) at 'b', expected \(3, 2\)"),
+            (None, "got no weight at 'a'"),
+        ],
+    )
+    def test_refuses_weights_of_others(self, params, message):
+        state = mxopt.EMA(mxopt.SGD()).init(tree())
+        with pytest.raises(
+            ValueError, match=f"^averaged: params must be what state is of, {message}"
+        ):
+            mxopt.averaged(params, state)
+        with pytest.raises(TypeError, match=r"^averaged: state must be a State"):
+            mxopt.averaged(tree(), 3)
+
+    def test_reads_what_a_trainer_keeps(self):
+        opt = mxopt.EMA(mxopt.SGD(learning_rate=1.0), decay=0.5)
+        trainer = mxopt.Trainer(tree(), opt)
+        trainer.step(tree(1), 1)
+        _, state = opt.step(tree(), tree(1), opt.init(tree()))
+        assert_near(mxopt.averaged(trainer.params, trainer.states), mxopt.averaged(tree(), state))
+
 
 class TestGroups:
     def test_each_weight_is_updated_by_its_group(self):
@@ -221,7 +246,9 @@ class TestGroups:
 
     def test_a_group_may_be_empty(self):
         opt = mxopt.Groups({"nothing": mxopt.Adam(), "*": mxopt.SGD(learning_rate=0.1)})
-        assert_same(train(opt)[0], train(mxopt.SGD(learning_rate=0.1))[0])
+        with pytest.warns(UserWarning, match=r"^Groups.init: groups\['nothing'\] is of no weight"):
+            params, _ = train(opt)
+        assert_same(params, train(mxopt.SGD(learning_rate=0.1))[0])
 
     def test_names_the_weight_that_nothing_matches(self):
         opt = mxopt.Groups({"a": mxopt.Adam(), "b": mxopt.SGD()})
@@ -230,7 +257,7 @@ class TestGroups:
             opt.init(tree())
         with pytest.raises(ValueError, match=rf"^Groups\.create_state\('c'\): {said}"):
             opt.create_state("c", jnp.ones(2))
-        state = mxopt.Groups({"*": mxopt.Adam(), "z": mxopt.SGD()}).init(tree())
+        state = mxopt.Groups({"[ab]": mxopt.Adam(), "*": mxopt.SGD()}).init(tree())
         with pytest.raises(ValueError, match=rf"^Groups\.step\('c'\): {said}"):
             opt.step(tree(), tree(), state)
 

@@ -1,7 +1,7 @@
 """What wrappers of one definition share."""
 
 import dataclasses
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import jax
@@ -84,6 +84,9 @@ class Around(TreeDefinition):
     def _init(self, params: Any) -> State:
         inner = self.definition._init(params)
         return inner if self._slots_type is None else self._outer(inner, **self._own(params, inner))
+
+    def _without_weight(self, names: Sequence[str]) -> list[str]:
+        return self.definition._without_weight(names)
 
     def _check_form(self, state: Any, index: Hashable) -> None:
         if self._slots_type is None or isinstance(getattr(state, "slots", None), self._slots_type):

@@ -12,6 +12,7 @@ from jaxmxopt._checks import MismatchError, check_where
 from jaxmxopt._compiled import flatten_grads, flatten_with_names
 from jaxmxopt._config import Node, OrderedMap
 from jaxmxopt._exported import exportable_node
+from jaxmxopt._multipliers import nobody
 from jaxmxopt._pure import WHOLE, Definition, flatten_states
 from jaxmxopt._state import State
 from jaxmxopt._wrappers._tree import TreeDefinition
@@ -183,6 +184,20 @@ class Groups(TreeDefinition):
             raise ValueError(f"Groups.init({error.index!r}): {error}") from None
         states = tuple(opt._init(part) for opt, part in zip(self._opts(), parts, strict=True))
         return self._of(_largest(states), states, members)
+
+    def _without_weight(self, names: Sequence[str]) -> list[str]:
+        try:
+            members = [self._number_of(name) for name in names]
+        except MismatchError:
+            # `_init` says which.
+            return []
+        messages: list[str] = []
+        for number, (pattern, opt) in enumerate(self.groups.items()):
+            if number not in members:
+                messages.append(nobody(f"groups[{pattern!r}]", names))
+            # Groups may share their multipliers, so the weights of others serve as well.
+            messages += opt._without_weight(names)
+        return messages
 
     def _split(self, params: Any) -> tuple[tuple[int, ...], list[Any]]:
         """The group number of every weight, and the trees of the groups."""

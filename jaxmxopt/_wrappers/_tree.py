@@ -7,7 +7,14 @@ from typing import Any, ClassVar
 import jax
 
 from jaxmxopt import _compiled
-from jaxmxopt._checks import MismatchError, WrongKindError, check_array, check_count, check_where
+from jaxmxopt._checks import (
+    MismatchError,
+    WrongKindError,
+    check_array,
+    check_count,
+    check_grad,
+    check_where,
+)
 from jaxmxopt._compiled import flatten_grads, flatten_with_names, flattened
 from jaxmxopt._pure import WHOLE, Definition
 from jaxmxopt._sparse import RowSparse
@@ -75,7 +82,7 @@ def _advance(structure: Any, index: Hashable, donate: bool) -> Callable[..., tup
         for name, weight, grad in zip(names, weights, leaves, strict=True):
             name = name if index is WHOLE else None
             check_array("weight", weight, name)
-            check_array("grad", grad, name)
+            check_grad(grad, name)
             if weight.shape != grad.shape:
                 raise MismatchError(
                     f"grad has shape {grad.shape}, weight has {weight.shape}.", name
