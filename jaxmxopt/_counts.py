@@ -7,9 +7,20 @@ loop changes between two updates counts from the next one on.
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
-from jaxmxopt._multipliers import Multipliers, find
+from jaxmxopt._config import NonNegative, Real, nearest
+from jaxmxopt._multipliers import Multipliers, find, matches
+from jaxmxopt._overriding import warn_caller
 
-__all__ = ["HostRates"]
+__all__ = ["HostRates", "symbol_info"]
+
+
+def symbol_info(owner: str, sym: Any) -> tuple[Any, ...]:
+    """What a symbol says of its arguments, `()` without one."""
+    if sym is None:
+        return ()
+    if not hasattr(sym, "attr_dict") or not hasattr(sym, "list_arguments"):
+        raise TypeError(f"{owner}: sym must have attr_dict() and list_arguments(), got {sym!r}.")
+    return sym.attr_dict(), sym.list_arguments()
 
 
 class HostRates:
@@ -49,8 +60,11 @@ class HostRates:
         Args:
             args_lr_mult: factors by index, by name (of `param_idx2name`) or by pattern such as
                 `"*_bias"`. A symbol's `__lr_mult__` hold where nothing is said here.
+
+        Warns:
+            UserWarning: a name or pattern is of none of `param_idx2name`.
         """
-        given = Multipliers.checked(f"{type(self).__name__}.set_lr_mult", "lr_mult", args_lr_mult)
+        given = self._checked("lr_mult", args_lr_mult)
         self.lr_mult = {**self._of_symbol("__lr_mult__"), **given}
 
     def set_wd_mult(self, args_wd_mult: Mapping[Any, float]) -> None:
@@ -60,15 +74,36 @@ class HostRates:
         `_gamma` get 0 unless something else is said here or by the symbol.
 
         Args:
-            args_wd_mult: factors by index, name or pattern.
+            args_wd_mult: factors by index, name or pattern, 0 or more as `wd` is.
+
+        Warns:
+            UserWarning: a name or pattern is of none of `param_idx2name`.
         """
-        given = Multipliers.checked(f"{type(self).__name__}.set_wd_mult", "wd_mult", args_wd_mult)
+        given = self._checked("wd_mult", args_wd_mult)
         without = {
             name: 0.0
             for index, name in self.idx2name.items()
             if not name.endswith(self._decaying) and find(given, index, name) is None
         }
         self.wd_mult = {**without, **self._of_symbol("__wd_mult__"), **given}
+
+    def _checked(self, which: str, given: Mapping[Any, Any]) -> Multipliers:
+        """A table of multipliers, if it is one; with a warning of names that nothing has."""
+        call = f"{type(self).__name__}.set_{which}"
+        checked = Multipliers.checked(
+            call, which, given, NonNegative if which == "wd_mult" else Real
+        )
+        # The first table is of the constructor, or of the symbol; an index may be a string.
+        if which not in self.__dict__ or any(isinstance(index, str) for index in self.idx2name):
+            return checked
+        names = list(self.idx2name.values())
+        known = {*names, *(self.sym_info[1] if self.sym_info else ()), *self.__dict__[which]}
+        for key in checked if names else ():
+            named = not isinstance(key, str) or key in known
+            if not named and not any(matches(key, name) for name in names):
+                hint = nearest(key, names) or "."
+                warn_caller(f"{call}: {key!r} is no name of param_idx2name{hint}")
+        return checked
 
     @property
     def _decaying(self) -> tuple[str, ...]:

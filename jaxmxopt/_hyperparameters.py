@@ -1,6 +1,7 @@
 """What a stateful optimizer lets one read and write: a definition taken apart into attributes."""
 
 import functools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -10,6 +11,7 @@ from jax.core import Tracer
 from jaxmxopt import _config
 from jaxmxopt._counts import HostRates
 from jaxmxopt._definition import OptimizerDef, double_precision
+from jaxmxopt._overriding import check_scheduler
 from jaxmxopt._plan import Plan
 
 __all__ = ["Hyperparameters", "Undefined"]
@@ -114,6 +116,11 @@ class Hyperparameters(HostRates):
             self.__dict__["_plan"] = None
         elif algorithm is not None and name in _COMMON:
             self._set_common(algorithm, name, _plain(name, value))
+        elif name == "learning_rate" and type(self).learning_rate is HostRates.learning_rate:
+            raise AttributeError(
+                f"{type(self).__name__}.learning_rate cannot be assigned: set_learning_rate(lr) "
+                "does it."
+            )
         else:
             object.__setattr__(self, name, value)
 
@@ -121,8 +128,7 @@ class Hyperparameters(HostRates):
         """Sets what every optimizer has, refusing what a definition would refuse."""
         write, owner = self.__dict__, type(self).__name__
         if name == "lr_scheduler":
-            if value is not None and not callable(value):
-                raise TypeError(f"{owner}: lr_scheduler must be callable, got {value!r}.")
+            check_scheduler(owner, value)
         elif name in ("lr", "rescale_grad"):
             value = _config._number(owner, name, value, algorithm._described[_COMMON[name]])
         else:
@@ -138,6 +144,11 @@ class Hyperparameters(HostRates):
             algorithm = self.__dict__.get("_algorithm")
             if algorithm is not None and name in _own(type(algorithm)):
                 return getattr(algorithm, name)
+            if algorithm is None and not name.startswith("__"):
+                raise AttributeError(
+                    f"{type(self).__name__!r} object has no attribute {name!r}: "
+                    "super().__init__() must be called first."
+                )
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __dir__(self) -> list[str]:
@@ -158,6 +169,11 @@ class Hyperparameters(HostRates):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_plan": None, "param_dict": {}}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.clear()
+        self.__dict__.update(state)
+        self.__dict__.update(param_dict={}, _plan=None)
 
     def __repr__(self) -> str:
         if type(self._algorithm) is Undefined:

@@ -1,19 +1,26 @@
 """The stateful optimizer: mxnet.optimizer.Optimizer around a definition."""
 
+import functools
 import sys
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
-from jaxmxopt._config import nearest
+import jax
+import numpy as np
+
+from jaxmxopt._config import NonNegative, as_number, nearest
+from jaxmxopt._counts import symbol_info
 from jaxmxopt._definition import OptimizerDef, Unasked
 from jaxmxopt._hyperparameters import Undefined
+from jaxmxopt._overriding import check_scheduler, overridden
 from jaxmxopt._pure import Definition
 from jaxmxopt._updates import Updates
 
 __all__ = ["Optimizer"]
 
 Class = TypeVar("Class", bound=type)
+Init = TypeVar("Init", bound=Callable[..., None])
 
 
 class _Default(int):
@@ -30,7 +37,23 @@ class _Default(int):
         return repr(self.shown)
 
 
+# What stands beside a definition: it has no field for some, and knows no scheduler to write to.
+_BESIDE = ("sym", "param_dict", "learning_rate", "lr_scheduler")
 _ONE, _NO_DECAY, _NO_UPDATES, _FALSE = Unasked(1.0), Unasked(0.0), _Default(0), _Default(False)
+
+
+def _rescale_grad_first(init: Init) -> Init:
+    """Lets a number stand first, as in MXNet, where a constructor takes a definition."""
+    numbers = (int, float, np.number, np.ndarray, jax.Array)
+
+    @functools.wraps(init)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        if args and isinstance(args[0], numbers) and not isinstance(args[0], bool):
+            args = (None, *args)
+        init(self, *args, **kwargs)
+
+    wrapped: Any = __init__
+    return wrapped
 
 
 def _is_tree(definition: Any) -> bool:
@@ -49,13 +72,16 @@ class Optimizer(Updates):
     (`momentum`). The counts live on the host: inside `jax.jit` use `definition`.
 
     Args:
-        definition: the algorithm; None where a subclass has its own `update`.
+        definition: the algorithm; None where a subclass has its own `update`. A number in its
+            place is `rescale_grad`, MXNet's first argument, and the others follow it.
         rescale_grad: every gradient is multiplied by it first.
         param_idx2name: names of indices, for the multipliers.
         wd: weight decay, 0 or more.
         clip_gradient: limits the elements of the gradient; None, 0 and below mean no limit.
         learning_rate: 0 or more. None: the scheduler's `base_lr` if there is one, else 0.01 or
-            the algorithm's own default. A given one overrides the scheduler's, with a warning.
+            the algorithm's own default. A given one overrides the scheduler's, with a warning if
+            somebody had chosen that. An immutable scheduler is replaced by another; of any
+            other object `base_lr` is set, as in MXNet.
         lr_scheduler: any callable from an update count to a learning rate.
         sym: anything with `attr_dict()` and `list_arguments()`, whose `__lr_mult__` and
             `__wd_mult__` are multipliers by name.
@@ -74,6 +100,7 @@ class Optimizer(Updates):
     # The class for definitions that are no algorithm, which knows this one and sets it here.
     _of_trees: ClassVar[type[Any]]
 
+    @_rescale_grad_first
     def __init__(
         self,
         definition: OptimizerDef | None = None,
@@ -100,6 +127,9 @@ class Optimizer(Updates):
             "multi_precision": (multi_precision, _FALSE),
         }
         given = {name: value for name, (value, default) in asked.items() if value is not default}
+        owner = type(self).__name__
+        check_scheduler(owner, lr_scheduler)
+        about_symbol = symbol_info(owner, sym)
         if type(self) is Optimizer and _is_tree(definition):
             # What stands for a whole tree keeps its states otherwise.
             self.__class__ = self._of_trees
@@ -109,10 +139,16 @@ class Optimizer(Updates):
         if definition is None:
             definition = Undefined()
         elif not isinstance(definition, OptimizerDef):
-            raise TypeError(
-                f"{type(self).__name__}: definition must be an OptimizerDef, got {definition!r}."
-            )
+            raise TypeError(f"{owner}: definition must be an OptimizerDef, got {definition!r}.")
+        scheduler = definition.lr_scheduler if lr_scheduler is None else lr_scheduler
+        rate: Any = given.get("learning_rate")
+        overrides = scheduler is not None and rate is not None and not isinstance(rate, Unasked)
+        if overrides:
+            rate = float(as_number(owner, "learning_rate", given.pop("learning_rate"), NonNegative))
         algorithm = definition.replace(**given) if given else definition
+        if overrides:
+            # Now that nothing else is refused.
+            algorithm = algorithm.replace(lr_scheduler=overridden(owner, scheduler, rate))
         self._adopt(algorithm)
         if self.lr_scheduler is not None and learning_rate is not None:
             self.lr = float(learning_rate)
@@ -120,7 +156,7 @@ class Optimizer(Updates):
         self._all_index_update_counts = {0: {}}
         self._set_current_context(0)
         self.idx2name = dict(algorithm.param_idx2name or {})
-        self.sym_info = () if sym is None else (sym.attr_dict(), sym.list_arguments())
+        self.sym_info = about_symbol
         self.param_dict = param_dict or {}
         self.aggregate_num = 0 if self._has_own_update() else sys.maxsize
         self.set_lr_mult(algorithm.lr_mult or {})
@@ -178,9 +214,8 @@ class Optimizer(Updates):
         if _is_tree(name):
             return Optimizer(name, **kwargs)  # pyright: ignore[reportArgumentType]
         if isinstance(name, OptimizerDef):
-            own = {key: value for key, value in kwargs.items() if key in name._described}
-            rest = {key: value for key, value in kwargs.items() if key not in own}
-            return Optimizer(name.replace(**own) if own else name, **rest)
+            rest = {key: kwargs.pop(key) for key in _BESIDE if key in kwargs}
+            return Optimizer(name.replace(**kwargs) if kwargs else name, **rest)
         registry = Optimizer.opt_registry
         if not isinstance(name, str):
             raise TypeError(f"create: name must be a string or a definition, got {name!r}.")
@@ -192,5 +227,5 @@ class Optimizer(Updates):
         klass = registry[name.lower()]
         if issubclass(klass, Optimizer):
             return klass(**kwargs)
-        rest = {key: kwargs.pop(key) for key in ("sym", "param_dict") if key in kwargs}
+        rest = {key: kwargs.pop(key) for key in _BESIDE if key in kwargs}
         return Optimizer(klass(**kwargs), **rest)

@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jaxmxopt import _compiled
 from jaxmxopt._checks import MismatchError, WrongKindError, explained
 from jaxmxopt._compiled import flattened
+from jaxmxopt._counts import symbol_info
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._hyperparameters import Undefined
 from jaxmxopt._multipliers import Multipliers
@@ -50,7 +51,7 @@ class TreeOptimizer(Optimizer):
         write["_all_index_update_counts"] = {0: {}}
         self._set_current_context(0)
         write["idx2name"] = dict(getattr(self, "param_idx2name", None) or {})
-        write["sym_info"] = () if sym is None else (sym.attr_dict(), sym.list_arguments())
+        write["sym_info"] = symbol_info("Optimizer", sym)
         write["param_dict"] = param_dict or {}
         write["aggregate_num"] = sys.maxsize
         if sym is not None:
@@ -113,8 +114,8 @@ class TreeOptimizer(Optimizer):
         """Updates one weight, or all of a list; arguments are as of `Optimizer.update`."""
         if isinstance(index, (list, tuple)):
             return self._update_each(index, weight, grad, state)
-        if isinstance(weight, Tracer):
-            raise self._traced(index)
+        if isinstance(weight, Tracer) or isinstance(grad, Tracer):
+            raise self._traced("update", index)
         updated = self.definition.update(index, weight, grad, state)
         self._update_count(index)
         return updated

@@ -4,6 +4,7 @@ from collections.abc import Hashable
 from typing import Any
 
 import jax
+from jax.core import Tracer
 
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._optimizer import Optimizer
@@ -52,10 +53,13 @@ class Updater:
         optimizer = self.optimizer
         if not isinstance(index, (list, tuple)):
             index = _decoded(index)
+            self._refuse_tracers(index, [weight], [grad])
             state = self._state(index, weight)
             optimizer._set_current_context(device_id(weight))
             updated = optimizer.update_multi_precision(index, weight, grad, state)
-            weight, self.states[index] = optimizer._pair(index, updated)
+            if optimizer._has_own_update():
+                updated = optimizer._accepted(index, weight, state, updated)
+            weight, self.states[index] = updated
             return weight
         indices = [_decoded(one) for one in index]
         for what, given in (("grad", grad), ("weight", weight)):
@@ -66,11 +70,16 @@ class Updater:
                 )
         if not indices:
             return []
+        self._refuse_tracers(indices, weight, grad)
         states = [self._state(one, w) for one, w in zip(indices, weight, strict=True)]
         optimizer._set_current_context(device_id(weight[0]))
         weights, states = optimizer._update_each(indices, weight, grad, states)
         self.states.update(zip(indices, states, strict=True))
         return weights
+
+    def _refuse_tracers(self, index: Any, weights: Any, grads: Any) -> None:
+        if any(isinstance(one, Tracer) for one in (*weights, *grads)):
+            raise self.optimizer._traced("update", index)
 
     def _state(self, index: Hashable, weight: Any) -> Any:
         """The state of a weight, made or moved to its devices if need be."""
@@ -156,6 +165,11 @@ def _decoded(index: Any) -> Any:
 
 def device_id(weight: Any) -> int:
     """The number of the device of a weight; of several, the first."""
+    if isinstance(weight, Tracer):
+        raise TypeError(
+            "weights must be arrays, got a tracer. A stateful optimizer counts on the host, where "
+            "jax.jit would count once for all calls: use a definition there."
+        )
     if not isinstance(weight, jax.Array):
         return 0
     devices = weight.sharding.device_set

@@ -10,6 +10,8 @@ from jaxmxopt._compiled import slots_and_master
 from jaxmxopt._definition import HALF
 from jaxmxopt._hyperparameters import Hyperparameters, Undefined
 from jaxmxopt._layout import Layout
+from jaxmxopt._own_updates import accepted, accepted_list
+from jaxmxopt._plain_states import slots_from_mxnet
 from jaxmxopt._state import MasterState
 
 __all__ = ["Updates"]
@@ -42,9 +44,12 @@ class Updates(Hyperparameters):
         """
         weight = self._algorithm._floating("create_state_multi_precision", index, weight)
         master = self._algorithm._with(multi_precision=self.multi_precision)._master(weight)
-        if master is None:
-            return self.create_state(index, weight)
-        return MasterState(master, self.create_state(index, master))
+        state = self.create_state(index, weight if master is None else master)
+        if not self._has_own_update():
+            state = self._slots_of(
+                "create_state", index, weight if master is None else master, state
+            )
+        return state if master is None else MasterState(master, state)
 
     # One weight.
 
@@ -55,8 +60,8 @@ class Updates(Hyperparameters):
             index: any hashable, or a list of them.
             weight: a floating array, or a list of them.
             grad: an array or `RowSparse` of the shape of the weight, or a list.
-            state: what `create_state` or `create_state_multi_precision` gave, or a list. None
-                stands for `()`.
+            state: what `create_state` or `create_state_multi_precision` gave, or a list. One in
+                MXNet's form, without names, is taken too.
 
         Returns:
             The new weight and state, or two lists. Arrays do not change in place.
@@ -70,14 +75,14 @@ class Updates(Hyperparameters):
             raise NotImplementedError(f"{type(self).__name__} must define update.")
         if isinstance(index, (list, tuple)):
             return self._update_list(index, weight, grad, state)
-        if isinstance(weight, Tracer):
-            raise self._traced(index)
+        if isinstance(weight, Tracer) or isinstance(grad, Tracer):
+            raise self._traced("update", index)
+        state = self._slots_of("update", index, weight, state)
         counts, largest = self._index_update_count, self.num_update
         before = self._counts_of((index,))
         try:
             rates = self._counted_rates(index)
             plan = self._planned(rates)
-            state = () if state is None else state
             check_form(self._algorithm, slots_and_master(state)[:1])
             return plan.update(index, self._name, rates, weight, grad, state)
         except BaseException as error:
@@ -100,7 +105,7 @@ class Updates(Hyperparameters):
             return self.update(index, weight, grad, state)
         master, inner = state
         updated = self.update(index, master, grad.astype(master.dtype), inner)
-        master, inner = self._pair(index, updated)
+        master, inner = self._accepted(index, master, inner, updated)
         return master.astype(weight.dtype), MasterState(master, inner)
 
     # Many weights.
@@ -118,7 +123,10 @@ class Updates(Hyperparameters):
         if count == 0:
             return [], []
         layout = Layout(tuple((number,) for number in range(count)))
-        parts = [slots_and_master(() if state is None else state) for state in states]
+        if any(isinstance(one, Tracer) for one in (*weights, *grads)):
+            raise self._traced("update", list(indices))
+        given = zip(indices, weights, states, strict=True)
+        parts = [slots_and_master(self._slots_of("update", *one)) for one in given]
         slots, masters = layout.pack([s for s, _ in parts]), layout.pack([m for _, m in parts])
         weights, slots, masters = self._update_laid_out(
             indices, list(weights), list(grads), slots, masters, call
@@ -180,13 +188,15 @@ class Updates(Hyperparameters):
                 arguments = [
                     [given[n] for n in some] for given in (indices, weights, grads, states)
                 ]
-                if self.aggregate_num <= 0:
+                several = self.aggregate_num > 0
+                if not several:
                     arguments = [given[0] for given in arguments]
-                updated = self._pair(arguments[0], self.update_multi_precision(*arguments))
-                if self.aggregate_num <= 0:
-                    updated = [[part] for part in updated]
-                for n, weight, state in zip(some, *updated, strict=True):
-                    new[n], new_states[n] = weight, state
+                updated = self.update_multi_precision(*arguments)
+                index, old, _, state = arguments
+                accept = self._accepted_list if several else self._accepted
+                pairs = accept(index, old, state, updated)
+                for n, pair in zip(some, pairs if several else [pairs], strict=True):
+                    new[n], new_states[n] = pair
         except BaseException:
             self._rewind(counts, before, largest)
             raise
@@ -194,23 +204,30 @@ class Updates(Hyperparameters):
 
     # What goes wrong.
 
-    def _traced(self, index: Any) -> TypeError:
+    def _traced(self, call: str, index: Any) -> TypeError:
         return TypeError(
-            f"{type(self).__name__}.update({index!r}): weight must be an array, got a tracer. "
-            "The counts live on the host, where jax.jit would count once for all calls: use "
-            "`definition` there."
+            f"{type(self).__name__}.{call}({index!r}): weight and grad must be arrays, got a "
+            "tracer. The counts live on the host, where jax.jit would count once for all calls: "
+            "use `definition` there."
         )
 
-    def _pair(self, index: Any, updated: Any) -> Any:
+    def _accepted(self, index: Any, weight: Any, state: Any, updated: Any) -> tuple[Any, Any]:
         """What an `update` of a subclass returned, if it is what it should be."""
-        if not isinstance(updated, (tuple, list)) or len(updated) != 2:
-            raise TypeError(
-                f"{type(self).__name__}.update({index!r}): must return (weight, state), as arrays "
-                f"do not change in place, got {type(updated).__name__}."
-            )
-        return updated
+        return accepted(f"{type(self).__name__}.update", index, weight, state, updated)
+
+    def _accepted_list(self, indices: Any, weights: Any, states: Any, updated: Any) -> list[Any]:
+        return accepted_list(f"{type(self).__name__}.update", indices, weights, states, updated)
 
     # Pieces of the above.
+
+    def _slots_of(self, call: str, index: Any, weight: Any, state: Any) -> Any:
+        """A state with the names of the algorithm, also where it is given as MXNet's."""
+        slots = state.slots if type(state) is MasterState else state
+        kind, kinds = type(slots), self._algorithm._slot_types
+        if (kind in kinds and (kind is not tuple or not slots)) or not hasattr(weight, "dtype"):
+            return state
+        where = f"{type(self).__name__}.{call}({index!r})"
+        return slots_from_mxnet(where, self._algorithm, index, weight, state)
 
     def _has_own_update(self) -> bool:
         kind = type(self)

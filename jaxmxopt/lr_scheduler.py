@@ -7,18 +7,20 @@ are leaves, so they may be traced or stacked; counts of updates are static.
 """
 
 import bisect
+import copy
 import functools
 import itertools
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NoReturn, overload
+from typing import Any, Literal, NoReturn, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmxopt._config import Config, NonNegative, Real, Scalar, Static, UnitInterval
+from jaxmxopt._schedule_kinds import ValueOrObject
 
 __all__ = [
     "CosineScheduler",
@@ -29,13 +31,16 @@ __all__ = [
 ]
 
 WarmupMode = Literal["linear", "constant"]
+Self = TypeVar("Self", bound="LRScheduler")
+# The default of `base_lr`, known by identity from one that somebody chose.
+_UNASKED = float("0.01")
 # Up to so many drops of a rate are multiplied out, and one in so many results is kept.
 _COUNTED, _APART = 1_000_000, 256
 # The kept results grow as they are asked for, by any thread.
 _GROWING = threading.Lock()
 
 
-class LRScheduler(Config):
+class LRScheduler(ValueOrObject, Config):
     r"""Base of the schedules: a base learning rate, with a warmup before it.
 
     While :math:`n < w`, with :math:`w` = `warmup_steps`,
@@ -46,7 +51,14 @@ class LRScheduler(Config):
 
     with :math:`\eta` = `base_lr` and :math:`b` = `warmup_begin_lr`. The first update of a weight
     asks for :math:`n = 1`. A schedule of one's own is any callable from an integer to a number,
-    or a subclass that overrides `__call__`.
+    or a subclass that overrides `__call__`:
+
+    - One that declares fields (`power: NonNegative = 2.0`) is immutable and a pytree of its
+      numbers, as the schedules here are, and takes its fields by keyword.
+    - One that declares none is an ordinary class, as in MXNet: its objects may change themselves,
+      have MXNet's attributes (`count`, `base_lr_orig`), remember earlier calls, and are equal to
+      themselves alone. They are for stateful optimizers. A definition takes them as any
+      callable: asked once while JAX traces, so what they change then counts for nothing later.
 
     After mxnet.lr_scheduler.LRScheduler, with these differences: no call changes the schedule;
     `replace(base_lr=...)` takes full effect, also on the warmup; without a warmup negative
@@ -70,7 +82,7 @@ class LRScheduler(Config):
 
     def __init__(
         self,
-        base_lr: Scalar = 0.01,
+        base_lr: Scalar = _UNASKED,
         warmup_steps: int = 0,
         warmup_begin_lr: Scalar = 0.0,
         warmup_mode: WarmupMode = "linear",
@@ -79,7 +91,10 @@ class LRScheduler(Config):
 
     def _fill(self, arguments: Mapping[str, Any]) -> None:
         self.__dict__.update((name, arguments[name]) for name in arguments if name != "self")
+        self.__dict__["_base_lr_given"] = arguments["base_lr"] is not _UNASKED
         self.__post_init__()
+        if not self._is_value:
+            self.__dict__.update(self._remembered())
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,6 +110,40 @@ class LRScheduler(Config):
         if self.__dict__[name] < least:
             self._refuse(f"{name} must be at least {least}", self.__dict__[name])
 
+    def replace(self: Self, **changes: Any) -> Self:
+        """Returns a copy with some fields changed, checked like a new schedule.
+
+        That of an object (see above) has the attributes that the object has now.
+        """
+        if self._is_value:
+            made = super().replace(**changes)
+            given = self._base_lr_given or "base_lr" in changes
+            made.__dict__["_base_lr_given"] = given
+            return made
+        made = copy.copy(self)
+        for name, value in changes.items():
+            if not hasattr(self, name):
+                raise TypeError(f"{type(self).__name__}.replace() got an unknown argument {name!r}")
+            setattr(made, name, value)
+        if "base_lr" in changes:
+            made._rebase(changes["base_lr"])
+        return made
+
+    def _rebase(self, base_lr: Any) -> None:
+        """Gives an object another base rate, and all that it remembers of the old one."""
+        self.base_lr = base_lr  # pyright: ignore[reportAttributeAccessIssue]
+        kept = self.__dict__
+        kept.update(dict.fromkeys(kept.keys() & {"base_lr_orig", "warmup_final_lr"}, base_lr))
+
+    # What objects remember, under MXNet's names.
+
+    def _remembered(self) -> dict[str, Any]:
+        return {"warmup_final_lr": self.base_lr}
+
+    def _walked(self, n: int) -> Any:
+        """The schedule proper of an object, which goes on from the latest call."""
+        return self._decayed(n)
+
     @overload
     def __call__(self, num_update: int) -> float: ...
     @overload
@@ -106,8 +155,11 @@ class LRScheduler(Config):
         """
         if self._on_host(num_update):
             n = int(num_update)
-            lr = self._decayed(max(n, self.warmup_steps))
-            return self.get_warmup_lr(n) if self.warmup_steps and n < self.warmup_steps else lr
+            warm = self.warmup_steps and n < self.warmup_steps
+            if self._is_value:
+                lr = self._decayed(max(n, self.warmup_steps))
+                return self.get_warmup_lr(n) if warm else lr
+            return self.get_warmup_lr(n) if warm else self._walked(n)
         n = self._counts(num_update)
         lr = self._decayed_array(n)
         if not self.warmup_steps:
@@ -116,7 +168,8 @@ class LRScheduler(Config):
 
     def get_warmup_lr(self, num_update: Any) -> Any:
         """Returns the learning rate of an update of the warmup, `num_update < warmup_steps`."""
-        begin, base, steps = self.warmup_begin_lr, self.base_lr, self.warmup_steps
+        begin, steps = self.warmup_begin_lr, self.warmup_steps
+        base = self.__dict__.get("warmup_final_lr", self.base_lr)
         if isinstance(num_update, (int, np.integer)) and num_update >= steps:
             self._refuse(f"num_update must be below warmup_steps={steps}", int(num_update))
         # Without a warmup MXNet divides by zero.
@@ -140,7 +193,7 @@ class LRScheduler(Config):
     def _on_host(self, num_update: Any) -> bool:
         if not isinstance(num_update, (int, np.integer)):
             return False
-        return all(isinstance(self.__dict__[name], (int, float)) for name in self._leaf_names)
+        return all(isinstance(getattr(self, name), (int, float)) for name in self._leaf_names)
 
     def _counts(self, num_update: Any) -> jax.Array:
         if isinstance(num_update, (int, np.integer)):
@@ -188,7 +241,7 @@ class FactorScheduler(LRScheduler):
         step: int,
         factor: Scalar = 1.0,
         stop_factor_lr: Scalar = 1e-8,
-        base_lr: Scalar = 0.01,
+        base_lr: Scalar = _UNASKED,
         warmup_steps: int = 0,
         warmup_begin_lr: Scalar = 0.0,
         warmup_mode: WarmupMode = "linear",
@@ -198,6 +251,16 @@ class FactorScheduler(LRScheduler):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._at_least("step", 1)
+
+    def _remembered(self) -> dict[str, Any]:
+        return {**super()._remembered(), "count": 0}
+
+    def _walked(self, n: int) -> Any:
+        here: Any = self
+        while n > here.count + self.step:
+            here.count += self.step
+            here.base_lr = max(self.base_lr * self.factor, self.stop_factor_lr)
+        return self.base_lr
 
     def _decayed(self, n: int) -> Any:
         drops = max(0, (n - 1) // self.step)
@@ -241,7 +304,7 @@ class MultiFactorScheduler(LRScheduler):
         self,
         step: Sequence[int],
         factor: Scalar = 1.0,
-        base_lr: Scalar = 0.01,
+        base_lr: Scalar = _UNASKED,
         warmup_steps: int = 0,
         warmup_begin_lr: Scalar = 0.0,
         warmup_mode: WarmupMode = "linear",
@@ -260,6 +323,17 @@ class MultiFactorScheduler(LRScheduler):
         if not steps or steps[0] < 1 or any(a >= b for a, b in itertools.pairwise(steps)):
             self._refuse("step must be increasing integers of at least 1", list(steps))
         self.__dict__["step"] = steps
+
+    def _remembered(self) -> dict[str, Any]:
+        return {**super()._remembered(), "cur_step_ind": 0, "count": 0}
+
+    def _walked(self, n: int) -> Any:
+        here: Any = self
+        while here.cur_step_ind < len(self.step) and n > self.step[here.cur_step_ind]:
+            here.count = self.step[here.cur_step_ind]
+            here.cur_step_ind += 1
+            here.base_lr *= self.factor
+        return self.base_lr
 
     def _decayed(self, n: int) -> Any:
         return _dropped(self.base_lr, self.factor, bisect.bisect_left(self.step, n))
@@ -300,7 +374,7 @@ class PolyScheduler(LRScheduler):
     def __init__(
         self,
         max_update: int,
-        base_lr: Scalar = 0.01,
+        base_lr: Scalar = _UNASKED,
         pwr: Scalar = 2.0,
         final_lr: Scalar = 0.0,
         warmup_steps: int = 0,
@@ -313,9 +387,16 @@ class PolyScheduler(LRScheduler):
         super().__post_init__()
         self._at_least("max_update", 1)
 
+    def _remembered(self) -> dict[str, Any]:
+        return {**super()._remembered(), **_of_decay(self), "power": self.pwr}
+
+    def _walked(self, n: int) -> Any:
+        return _walked_decay(self, n)
+
     def _decayed(self, n: int) -> Any:
         done, total = _done(n, self.warmup_steps, self.max_update)
-        return self.final_lr + (self.base_lr - self.final_lr) * (1 - done / total) ** self.pwr
+        power = self.pwr if self._is_value else self.__dict__["power"]
+        return self.final_lr + (_start(self) - self.final_lr) * (1 - done / total) ** power
 
     def _decayed_array(self, n: jax.Array) -> jax.Array:
         left = jnp.power(_left(n, self.warmup_steps, self.max_update), _array(self.pwr))
@@ -349,7 +430,7 @@ class CosineScheduler(LRScheduler):
     def __init__(
         self,
         max_update: int,
-        base_lr: Scalar = 0.01,
+        base_lr: Scalar = _UNASKED,
         final_lr: Scalar = 0.0,
         warmup_steps: int = 0,
         warmup_begin_lr: Scalar = 0.0,
@@ -361,10 +442,16 @@ class CosineScheduler(LRScheduler):
         super().__post_init__()
         self._at_least("max_update", 1)
 
+    def _remembered(self) -> dict[str, Any]:
+        return {**super()._remembered(), **_of_decay(self)}
+
+    def _walked(self, n: int) -> Any:
+        return _walked_decay(self, n)
+
     def _decayed(self, n: int) -> Any:
         done, total = _done(n, self.warmup_steps, self.max_update)
         wave = 1 + math.cos(math.pi * done / total)
-        return self.final_lr + (self.base_lr - self.final_lr) * wave / 2
+        return self.final_lr + (_start(self) - self.final_lr) * wave / 2
 
     def _decayed_array(self, n: jax.Array) -> jax.Array:
         # (1 + cos(pi x)) / 2 cancels as x nears 1; this does not.
@@ -417,6 +504,24 @@ def _power(factor: Scalar, drops: jax.Array) -> jax.Array:
     if lost == 0:
         return jnp.power(rounded, k)
     return jnp.power(rounded, k) * jnp.exp(jnp.minimum(k * lost, 80.0))
+
+
+def _start(schedule: LRScheduler) -> Any:
+    """The rate that a decay begins with; the `base_lr` of an object is the rate it is at."""
+    return schedule.__dict__.get("base_lr_orig", schedule.base_lr)
+
+
+def _of_decay(schedule: Any) -> dict[str, Any]:
+    """What objects remember of a decay."""
+    steps = schedule.max_update - schedule.warmup_steps
+    return {"base_lr_orig": schedule.base_lr, "max_steps": steps}
+
+
+def _walked_decay(schedule: Any, n: int) -> Any:
+    """The rate of an object's decay; past its end the latest one, as in MXNet."""
+    if n <= schedule.max_update:
+        schedule.base_lr = schedule._decayed(n)
+    return schedule.base_lr
 
 
 def _done(n: int, warmup: int, last: int) -> tuple[int, int]:

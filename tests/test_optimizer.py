@@ -224,7 +224,7 @@ def test_wraps_a_definition_and_what_is_given_beside_it_overrides() -> None:
     assert other.definition == definition.replace(wd=0.0, multi_precision=False, learning_rate=0.5)
     assert mxopt.create(definition, beta1=0.25).beta1 == 0.25
     with pytest.raises(TypeError, match="must be an OptimizerDef"):
-        mxopt.Optimizer(0.5)
+        mxopt.Optimizer("sgd")
 
 
 def test_hyperparameters_read_and_write_through() -> None:

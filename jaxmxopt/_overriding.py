@@ -1,0 +1,68 @@
+"""What a learning rate given beside a scheduler does: it takes the place of `base_lr`."""
+
+import sys
+import warnings
+from typing import Any
+
+__all__ = ["check_scheduler", "overridden", "warn_caller"]
+
+# Between a user's line and ours there may be constructors that these make.
+_BETWEEN = ("jaxmxopt", "dataclasses", "functools", "inspect")
+
+
+def check_scheduler(owner: str, scheduler: Any) -> None:
+    """Refuses what is no schedule: not callable, or a class where one of it was meant."""
+    if isinstance(scheduler, type):
+        raise TypeError(
+            f"{owner}: lr_scheduler must be an instance, got the class {scheduler.__name__}; "
+            "call it."
+        )
+    if scheduler is not None and not callable(scheduler):
+        raise TypeError(f"{owner}: lr_scheduler must be callable, got {scheduler!r}.")
+
+
+def overridden(owner: str, scheduler: Any, given: float) -> Any:
+    """The scheduler with another base rate, and a warning if somebody had chosen the old one.
+
+    An immutable one stays as it is, and another comes back; the rest is written to, as in MXNet.
+
+    Raises:
+        ValueError: it has no base rate, or none that can be changed.
+    """
+    refused = f"{owner}: learning_rate={given!r} cannot override {scheduler!r}"
+    if not hasattr(scheduler, "base_lr"):
+        raise ValueError(f"{refused}, which has no base_lr; give one of the two.")
+    old = scheduler.base_lr
+    chosen = getattr(scheduler, "_base_lr_given", True)
+    if isinstance(old, float) and old == given:
+        return scheduler
+    if getattr(scheduler, "_is_value", False):
+        scheduler = scheduler.replace(base_lr=given)
+    else:
+        rebase = getattr(scheduler, "_rebase", None)
+        try:
+            if rebase is None:
+                scheduler.base_lr = given
+            else:
+                rebase(given)
+        except AttributeError as error:
+            raise ValueError(
+                f"{refused}, whose base_lr cannot be set ({error}); give one of the two."
+            ) from None
+    if chosen:
+        warn_caller(f"{owner}: learning_rate={given!r} overrides base_lr={old!r} of lr_scheduler.")
+    return scheduler
+
+
+def warn_caller(message: str) -> None:
+    """Warns at the line outside of this package that led here."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and _is_between(frame):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def _is_between(frame: Any) -> bool:
+    name = frame.f_globals.get("__name__", "").partition(".")[0]
+    made = frame.f_code.co_filename == "<string>" and frame.f_code.co_name == "__init__"
+    return made or name in _BETWEEN

@@ -1,0 +1,83 @@
+"""Schedules as immutable values, or as the objects that programs written for MXNet make them."""
+
+import typing
+from dataclasses import FrozenInstanceError
+from typing import Any, ClassVar
+
+import jax
+from jax.core import Tracer
+
+from jaxmxopt._config import Config
+
+__all__ = ["ValueOrObject"]
+
+
+class ValueOrObject:
+    """Makes each subclass of a record a record too, if it declares fields, else plain objects.
+
+    An object may be written to, is equal to itself alone and is opaque to JAX: part of the
+    structure, without leaves.
+    """
+
+    _is_value: ClassVar[bool] = True
+    # Whether somebody chose the rate: `learning_rate` overrides a default without a word.
+    _base_lr_given: bool = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        cls._is_value = _declares_fields(cls)
+        if cls._is_value:
+            super().__init_subclass__(**kwargs)
+            # Those of a frozen dataclass, which say too little.
+            del cls.__setattr__, cls.__delattr__
+            return
+        beyond: Any = super(Config, cls)  # pyright: ignore[reportArgumentType]
+        beyond.__init_subclass__(**kwargs)
+        jax.tree_util.register_pytree_node(cls, lambda one: ((), one), lambda one, _: one)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._refuse_if_value(name, "assigned")
+        if isinstance(value, Tracer):
+            raise TypeError(
+                f"{type(self).__name__}.{name} must be a known value, got a tracer: a scheduler "
+                "that changes itself is for stateful optimizers."
+            )
+        if name == "base_lr":
+            self.__dict__["_base_lr_given"] = True
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        self._refuse_if_value(name, "deleted")
+        super().__delattr__(name)
+
+    def _refuse_if_value(self, name: str, done: str) -> None:
+        if not self._is_value:
+            return
+        what = f"{type(self).__name__}.{name} cannot be {done}"
+        if name in getattr(self, "__dataclass_fields__", ()):
+            hint = f"schedulers are immutable; replace({name}=...) gives another."
+        else:
+            hint = "what declares fields is immutable; a subclass that declares none is not."
+        raise FrozenInstanceError(f"{what}: {hint}")
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(other) if self._is_value else self is other
+
+    def __hash__(self) -> int:
+        return super().__hash__() if self._is_value else object.__hash__(self)
+
+    def __getstate__(self) -> Any:
+        return super().__getstate__() if self._is_value else dict(self.__dict__)
+
+    def __repr__(self) -> str:
+        if self._is_value:
+            return super().__repr__()
+        return f"{type(self).__name__}(base_lr={getattr(self, 'base_lr', None)!r})"
+
+
+def _declares_fields(cls: type) -> bool:
+    """Whether a class annotates a number with its range, or something static."""
+    own = vars(cls).get("__annotations__", {})
+    if not own:
+        return False
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return any("Annotated[" in repr(hints[name]) for name in own)
