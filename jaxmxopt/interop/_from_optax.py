@@ -44,8 +44,8 @@ class FromOptax(TreeDefinition):
 
     Attributes:
         tx: the GradientTransformation; static.
-        learning_rate: None where `tx` has one itself; else its updates are a direction of ascent,
-            as `optax.scale_by_adam` gives it.
+        learning_rate: None where `tx` has one itself; else its updates have the sign of the
+            gradient, as those of `optax.scale_by_adam`.
         lr_scheduler: any callable from an update count to a learning rate, in its place.
         rescale_grad: every gradient is multiplied by it first.
         begin_num_update: the count that states start from; the counts of `tx` start from 0.
@@ -176,9 +176,12 @@ def from_optax(
 
     Args:
         tx: any GradientTransformation that needs no extra arguments.
-        learning_rate: None where `tx` has one itself, as `optax.adam(1e-3)`. Given, the updates
-            of `tx` are a direction of ascent, as those of `optax.scale_by_adam()`.
-        lr_scheduler: a callable from an update count, the first is 1, to a learning rate.
+        learning_rate: None where `tx` has one itself, as `optax.adam(1e-3)`: its updates are added
+            to the weights. Given, the updates of `tx` must have the sign of the gradient, as those
+            of `optax.scale_by_adam()`: the weights move by minus the rate times them. Nothing
+            checks which of the two a `tx` is.
+        lr_scheduler: in its place, a callable from an update count to a learning rate. The first
+            count is 1; schedules of optax begin at 0: `lambda t: schedule(t - 1)`.
         rescale_grad: every gradient is multiplied by it first.
         begin_num_update: the count that states start from.
         multi_precision: float32 masters for float16 and bfloat16 weights.
