@@ -141,12 +141,11 @@ class Optimizer(Updates):
         elif not isinstance(definition, OptimizerDef):
             raise TypeError(f"{owner}: definition must be an OptimizerDef, got {definition!r}.")
         scheduler = definition.lr_scheduler if lr_scheduler is None else lr_scheduler
-        rate: Any = given.get("learning_rate")
-        overrides = scheduler is not None and rate is not None and not isinstance(rate, Unasked)
-        if overrides:
+        asked_rate, rate = given.get("learning_rate"), None
+        if scheduler is not None and not isinstance(asked_rate, Unasked | None):
             rate = float(as_number(owner, "learning_rate", given.pop("learning_rate"), NonNegative))
         algorithm = definition.replace(**given) if given else definition
-        if overrides:
+        if rate is not None:
             # Now that nothing else is refused.
             algorithm = algorithm.replace(lr_scheduler=overridden(owner, scheduler, rate))
         self._adopt(algorithm)

@@ -4,6 +4,7 @@ import copy
 import pickle
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from custom_optimizers import Cautious, Centred, SignDescent
 from samples import assert_near, assert_same
 
 import jaxmxopt as mxopt
+from jaxmxopt import optimizer as mxo
 
 WEIGHTS = {"a": np.array([1.0, -2.0, 3.0], np.float32), "b": np.array([0.5, 0.25], np.float32)}
 GRADS = [{"a": np.array([0.3, -0.1, 2.0], np.float32), "b": np.array([1.0, -1.5], np.float32)}] * 4
@@ -116,3 +118,113 @@ def test_aggregation_gives_lists_of_one_dtype() -> None:
         (["d"], ["float32"]),
         (["b"], ["float16"]),
     ]
+
+
+# What an update of one's own returns.
+
+
+class Promoting(mxopt.Optimizer):
+    """Computes in float32 whatever the weight is of, as NumPy's scalars make it."""
+
+    def create_state(self, index: Any, weight: Any) -> Any:
+        return (jnp.zeros_like(weight),)
+
+    def update(self, index: Any, weight: Any, grad: Any, state: Any) -> Any:
+        self._update_count(index)
+        lr = np.float32(self._get_lr(index)) * np.sqrt(np.float32(4.0))
+        return weight.astype(np.float32) - lr * grad.astype(np.float32), state
+
+
+@pytest.mark.parametrize("multi_precision", [False, True])
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+@pytest.mark.filterwarnings("ignore:.*half precision")
+def test_the_weight_keeps_its_dtype(dtype: Any, multi_precision: bool) -> None:
+    ones = jnp.ones(2, dtype)
+    make = lambda: Promoting(learning_rate=0.125, multi_precision=multi_precision)  # noqa: E731
+    single, lists, trainer = make(), make(), mxopt.Trainer({"a": ones}, make())
+    updater = mxopt.get_updater(single)
+    new = [
+        updater(0, ones, ones),
+        mxopt.get_updater(lists)([0], [ones], [ones])[0],
+        trainer.step({"a": ones}, 1)["a"],
+    ]
+    assert [(weight.dtype, weight.tolist()) for weight in new] == [(dtype, [0.75, 0.75])] * 3
+    master = dtype != jnp.float32 and multi_precision
+    assert jax.tree.leaves(updater.states[0])[0].dtype == (jnp.float32 if master else dtype)
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "message"),
+    [
+        (lambda w, s: (jnp.sum(w), s), ValueError, r"weight must have shape \(3,\), got \(\)"),
+        (lambda w, s: (s, w), TypeError, "weight must be an array, got tuple; return"),
+        (lambda w, s: (w, w), TypeError, "state must be a tuple, as it was, got an array"),
+        (lambda w, s: (1.0, s), TypeError, "weight must be an array, got float"),
+        (lambda w, s: (w.astype(complex), s), TypeError, "weight must be real, got dtype"),
+        (lambda w, s: w, TypeError, r"must return \(weight, state\)"),
+    ],
+)
+def test_what_cannot_be_a_weight_and_its_state_is_refused(
+    returned: Any, error: type[Exception], message: str
+) -> None:
+    class Wrong(Promoting):
+        def update(self, index: Any, weight: Any, grad: Any, state: Any) -> Any:
+            return returned(jnp.asarray(weight), state)
+
+    updater, weight = mxopt.get_updater(Wrong()), WEIGHTS["a"]
+    with pytest.raises(error, match=rf"Wrong.update\(0\): {message}"):
+        updater(0, weight, weight)
+    with pytest.raises(error, match=rf"Wrong.update\(0\): {message}"):
+        updater([0], [weight], [weight])
+    with pytest.raises(error, match=rf"Wrong.update\('w'\): {message}"):
+        mxopt.Trainer({"w": weight}, Wrong()).step({"w": weight}, 1)
+    assert updater.states == {}
+
+
+def test_lists_that_do_not_fit_are_refused() -> None:
+    class Fewer(Promoting):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.aggregate_num = 4
+
+        def update(self, index: Any, weight: Any, grad: Any, state: Any) -> Any:
+            return weight[:1], state
+
+    with pytest.raises(TypeError, match=r"Fewer.update\(\[0, 1\]\): must return .* two lists of 2"):
+        mxopt.get_updater(Fewer())([0, 1], [WEIGHTS["a"]] * 2, [WEIGHTS["a"]] * 2)
+
+
+# Constructors and copies.
+
+
+def test_the_first_argument_is_mxnets() -> None:
+    class Positional(SignDescent):
+        def __init__(self, rescale: float) -> None:
+            mxopt.Optimizer.__init__(self, rescale, {0: "a_weight"}, 0.125)
+
+    opt = Positional(0.25)
+    assert (opt.rescale_grad, opt.idx2name, opt.wd) == (0.25, {0: "a_weight"}, 0.125)
+
+
+def test_a_forgotten_constructor_is_told() -> None:
+    class Forgetful(SignDescent):
+        def __init__(self) -> None:
+            self.decay = 0.5
+
+    with pytest.raises(AttributeError, match=r"'Forgetful'.*'aggregate_num'.*super\(\).__init__"):
+        mxopt.get_updater(Forgetful())
+
+
+@pytest.mark.parametrize("base", [mxopt.Optimizer, mxo.Adam])
+def test_setstate_is_inherited_as_in_mxnet(base: Any) -> None:
+    class Restored(base):
+        def __setstate__(self, state: Any) -> None:
+            super().__setstate__(state)
+            self.restored = True
+
+    opt = Restored(learning_rate=0.25, param_dict={0: None})
+    opt._update_count([0, 0])
+    other = copy.deepcopy(opt)
+    assert (other.lr, other.num_update, other.param_dict, other.restored) == (0.25, 2, {}, True)
+    other._update_count(0)
+    assert other._all_index_update_counts == {0: {0: 3}}

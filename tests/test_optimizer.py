@@ -240,8 +240,8 @@ def test_hyperparameters_read_and_write_through() -> None:
     assert opt.definition.momentum == 0.95
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         opt.nothing  # noqa: B018
-    with pytest.raises(AttributeError):
-        opt.learning_rate = 0.5
+    with pytest.raises(AttributeError, match=r"SGD.learning_rate cannot be .* set_learning_rate"):
+        mxo.SGD().learning_rate = 0.5
     assert "momentum" in dir(opt)
 
 
@@ -261,6 +261,16 @@ def test_the_learning_rate_of_a_scheduler_and_of_the_constructor() -> None:
     assert opt.learning_rate == 0.1
     with pytest.raises(DeprecationWarning):
         opt.set_lr_scale({})
+
+
+def test_lr_is_the_rate_behind_learning_rate() -> None:
+    opt = mxo.SGD(learning_rate=0.5)
+    opt.lr *= 0.5
+    assert opt.lr == opt.learning_rate == opt._get_lr(0) == 0.25
+    assert opt.update(0, ONES, ONES, ())[0].tolist() == [0.75] * 3
+    opt.lr_scheduler = lr_scheduler.FactorScheduler(9, base_lr=0.125)
+    opt.lr = 1.0
+    assert (opt.lr, opt.learning_rate) == (1.0, 0.125)
 
 
 def test_the_abstract_base_has_no_update_and_no_definition() -> None:
@@ -300,6 +310,42 @@ def test_a_symbol_says_multipliers() -> None:
     assert (opt.lr_mult, opt.wd_mult) == ({"x": 2.0}, {"x": 0.5, "y": 0.0})
     opt.set_lr_mult({"x": 3})
     assert opt._get_lrs([0, 1]) == [3.0, 1.0]
+
+
+@pytest.mark.parametrize("definition", [mxopt.SGD(), mxopt.EMA(mxopt.SGD())])
+def test_what_is_no_symbol_is_refused(definition: Any) -> None:
+    message = r"Optimizer: sym must have attr_dict\(\) and list_arguments\(\), got 'x'"
+    with pytest.raises(TypeError, match=message):
+        mxopt.Optimizer(definition, sym="x")
+
+
+def test_a_factor_of_the_decay_is_not_negative() -> None:
+    opt = mxo.SGD()
+    opt.set_lr_mult({"fc_weight": -1.0})
+    with pytest.raises(ValueError, match=r"SGD.set_wd_mult: wd_mult\['fc_weight'\] must be in \[0"):
+        opt.set_wd_mult({"fc_weight": -1.0})
+    assert (opt.lr_mult, opt.wd_mult) == ({"fc_weight": -1.0}, {})
+
+
+def test_a_multiplier_of_no_name_warns() -> None:
+    sym = SimpleNamespace(
+        attr_dict=lambda: {"data": {"__lr_mult__": "2", "__wd_mult__": "2"}},
+        list_arguments=lambda: ["data", "label", "fc_weight", "fc_bias"],
+    )
+    opt = mxo.SGD(sym=sym, param_idx2name={0: "fc_weight", 1: "fc_bias"})
+    for call in (opt.set_lr_mult, opt.set_wd_mult):
+        name = call.__name__
+        with pytest.warns(
+            UserWarning, match=f"SGD.{name}: 'fc_wieght' is .*mean 'fc_weight'"
+        ) as seen:
+            call({"fc_wieght": 2.0})
+        with pytest.warns(UserWarning, match=f"SGD.{name}: '[*]_beta' is no name of param"):
+            call({"*_beta": 2.0})
+        assert seen[0].filename == __file__
+        # Names of the symbol, those set before, patterns and indices.
+        call({"label": 2.0, "fc_bias": 2.0, "*_weight": 2.0, 7: 2.0, "*_beta": 3.0})
+    assert opt.lr_mult["data"] == opt.wd_mult["data"] == 2.0
+    mxo.SGD().set_lr_mult({"anything": 2.0})
 
 
 def test_lars_lets_weights_alone_decay() -> None:

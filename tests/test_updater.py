@@ -115,6 +115,23 @@ def test_refuses_what_does_not_fit_and_changes_nothing(
     assert updater.states == {}
 
 
+@pytest.mark.parametrize(
+    "inside",
+    [
+        lambda w: mxopt.get_updater("sgd")(0, w, w),
+        lambda w: mxopt.get_updater("sgd")(0, w, ONES),
+        lambda w: mxopt.get_updater("sgd")([0], [w], [w]),
+        lambda w: mxopt.create("sgd").update(0, ONES, w, ()),
+        lambda w: mxopt.create("sgd").update([0], [w], [w], [()]),
+        lambda w: mxopt.Optimizer(mxopt.EMA(mxopt.SGD())).update(0, w, w, None),
+        lambda w: mxopt.Trainer({"w": w}, "sgd").step({"w": w}, 1),
+    ],
+)
+def test_counting_on_the_host_is_not_for_jit(inside: Any) -> None:
+    with pytest.raises(TypeError, match=r"got a tracer.* on the host.*definition"):
+        jax.jit(inside)(ONES)
+
+
 def test_pickles_and_copies_and_goes_on() -> None:
     schedule = lr_scheduler.FactorScheduler(step=2, factor=0.5, base_lr=0.1)
     updater = mxopt.get_updater(mxopt.create("adam", lr_scheduler=schedule))
