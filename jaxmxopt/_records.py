@@ -49,7 +49,8 @@ def to_record(value: Any) -> Any:
     if isinstance(value, (jax.Array, np.ndarray)):
         host = np.asarray(value)
         return {"array": host.tolist(), "dtype": host.dtype.name}
-    if isinstance(value, Config):
+    # A schedule that is an object and no value is as a function is.
+    if isinstance(value, Config) and getattr(value, "_is_value", True):
         fields = {name: to_record(field) for name, field in value.__getstate__().items()}
         return {"class": class_name(type(value)), "fields": fields}
     if isinstance(value, Mapping):

@@ -241,3 +241,16 @@ def test_a_refused_optimizer_leaves_the_scheduler_as_it_is() -> None:
     with pytest.raises(ValueError, match="wd must be in"):
         mxo.SGD(lr_scheduler=schedule, learning_rate=0.9, wd=-1.0)
     assert schedule.base_lr == 0.3
+
+
+def test_a_file_tells_an_objects_class_alone() -> None:
+    updater = mxopt.get_updater(mxo.SGD(lr_scheduler=Halving(1, base_lr=0.5)))
+    weight = updater(0, ONES, updater(0, ONES, ONES))
+    kept = updater.get_states(dump_optimizer=True)
+    other = mxopt.get_updater(mxo.SGD(lr_scheduler=Halving(1, base_lr=0.5)))
+    schedule = other.optimizer.lr_scheduler
+    other.set_states(kept)
+    assert other.optimizer.lr_scheduler is schedule
+    np.testing.assert_array_equal(other(0, ONES, weight), updater(0, ONES, weight))
+    with pytest.raises(ValueError, match="Halving, which a file cannot hold; give it again"):
+        mxopt.get_updater("sgd").set_states(kept)
