@@ -79,5 +79,9 @@ def _declares_fields(cls: type) -> bool:
     own = vars(cls).get("__annotations__", {})
     if not own:
         return False
-    hints = typing.get_type_hints(cls, include_extras=True)
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except NameError:
+        # Names for type checkers alone; a range is there when the class is made.
+        return False
     return any("Annotated[" in repr(hints[name]) for name in own)

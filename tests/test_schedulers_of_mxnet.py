@@ -50,7 +50,7 @@ class Own(CosineScheduler):
 
 class Still(LRScheduler):
     power = 2
-    steps: int
+    steps: "OnlyForTypeCheckers"  # noqa: F821
 
     def __call__(self, num_update: Any) -> Any:
         return self.base_lr**self.power
