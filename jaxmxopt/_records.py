@@ -49,15 +49,20 @@ def to_record(value: Any) -> Any:
     if isinstance(value, (jax.Array, np.ndarray)):
         host = np.asarray(value)
         return {"array": host.tolist(), "dtype": host.dtype.name}
-    # A schedule that is an object and no value is as a function is.
-    if isinstance(value, Config) and getattr(value, "_is_value", True):
+    if isinstance(value, Config):
+        if not getattr(value, "_is_value", True):
+            # A schedule that is an object, as a function is.
+            return _opaque(type(value))
         fields = {name: to_record(field) for name, field in value.__getstate__().items()}
         return {"class": class_name(type(value)), "fields": fields}
     if isinstance(value, Mapping):
         return {"map": [[to_record(key), to_record(value[key])] for key in value]}
     if type(value) in (tuple, list):
         return {type(value).__name__: [to_record(part) for part in value]}
-    kind = value if hasattr(value, "__qualname__") else type(value)
+    return _opaque(value if hasattr(value, "__qualname__") else type(value))
+
+
+def _opaque(kind: Any) -> dict[str, str]:
     return {"opaque": f"{kind.__module__}.{kind.__qualname__}"}
 
 
