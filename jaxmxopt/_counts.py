@@ -98,9 +98,9 @@ class HostRates:
             return checked
         names = list(self.idx2name.values())
         known = {*names, *(self.sym_info[1] if self.sym_info else ()), *self.__dict__[which]}
-        for key in checked if names else ():
-            named = not isinstance(key, str) or key in known
-            if not named and not any(matches(key, name) for name in names):
+        asked = [key for key in checked if isinstance(key, str) and key not in known]
+        for key in asked if names else ():
+            if not any(matches(key, name) for name in names):
                 hint = nearest(key, names) or "."
                 warn_caller(f"{call}: {key!r} is no name of param_idx2name{hint}")
         return checked
