@@ -146,6 +146,8 @@ class Trainer:
         return self._step("Trainer.update", grads, batch_size, ignore_stale_grad)
 
     def _step(self, call: str, grads: Any, batch_size: Any, ignore_stale_grad: bool) -> Any:
+        if isinstance(batch_size, str) or not hasattr(batch_size, "__gt__"):
+            raise TypeError(f"{call}: batch_size must be a number, got {batch_size!r}.")
         if not batch_size > 0:
             raise ValueError(f"{call}: batch_size must be above 0, got {batch_size!r}.")
         leaves = self._flat(call, grads)
@@ -307,7 +309,8 @@ class Trainer:
         found = {name: states.pop(name, kept) for name, kept in current.items()}
         if states:
             raise ValueError(
-                f"{call}: the file must be of these weights, got a state of {next(iter(states))!r}."
+                f"{call}: the file must be of these weights, {len(found)} in number, got states of "
+                f"{len(states)} more, the first {next(iter(states))!r}."
             )
         if self._whole is not None:
             leaves, tree = jax.tree.flatten(self._whole)

@@ -34,7 +34,7 @@ def said(capsys: Any, *arguments: Any, code: int = 0) -> str:
 @pytest.fixture
 def ours(tmp_path: pathlib.Path) -> pathlib.Path:
     """A file of ours with a bit of everything."""
-    opt = mxopt.Adam(lr_scheduler=lr_scheduler.FactorScheduler(step=3), wd_mult={"*/bias": 0.0})
+    opt = mxopt.Adam(lr_scheduler=lr_scheduler.FactorScheduler(step=3), wd_mult={"*bias": 0.0})
     params = {"w": jnp.asarray([3.0, 4.0]), "bias": jnp.asarray([jnp.nan, 1.0, jnp.inf, -jnp.inf])}
     whole = {
         "state": opt.init(params),
@@ -55,7 +55,7 @@ def test_inspect_our_file(ours: pathlib.Path, capsys: Any) -> None:
     assert rows["kind"][1].startswith("a tree, by jaxmxopt")
     assert rows["optimizer"][1] == "Adam"
     assert rows["lr_scheduler"][2] == "FactorScheduler(step=3)"
-    assert rows["wd_mult"][2] == "{'*/bias': 0.0}"
+    assert rows["wd_mult"][2] == "{'*bias': 0.0}"
     assert rows["name"] == ["name", "shape", "dtype", "norm", "non-finite"]
     assert rows["params/w"][1:] == ["(2,)", "float32", "5", "0"]
     assert rows["params/bias"][1:] == ["(4,)", "float32", "nan", "1 NaN, 2 inf"]

@@ -137,10 +137,11 @@ def test_row_sparse_gradients() -> None:
             r"step\('out/0'\): grad must be an array, got str",
         ),
         (lambda g: g, 0, ValueError, "batch_size must be above 0"),
+        (lambda g: g, "a", TypeError, "batch_size must be a number, got 'a'"),
     ],
 )
 def test_refuses_what_does_not_fit_and_changes_nothing(
-    change: Any, size: int, error: type[Exception], message: str
+    change: Any, size: Any, error: type[Exception], message: str
 ) -> None:
     trainer = mxopt.Trainer(params(), "adam", {"rescale_grad": 0.5})
     with pytest.raises(error, match=message):
