@@ -30,6 +30,7 @@ __all__ = [
     "Static",
     "UnitInterval",
     "as_number",
+    "is_declared",
     "nearest",
 ]
 
@@ -163,7 +164,7 @@ def _described(annotation: Any) -> _Field:
     return _Field(interval, optional, static, origin if origin in (bool, int, str) else None)
 
 
-def _is_declared(annotation: Any) -> bool:
+def is_declared(annotation: Any) -> bool:
     """Whether an annotation says if its field is a number, static or another record."""
     parts = (annotation, *typing.get_args(annotation))
     marks = [mark for part in parts for mark in getattr(part, "__metadata__", ())]
@@ -253,7 +254,7 @@ class Config:
         hints = typing.get_type_hints(cls, include_extras=True)
         names = [field.name for field in dataclasses.fields(cls)]  # pyright: ignore[reportArgumentType]
         for name in set(vars(cls).get("__annotations__", {})).intersection(names):
-            if not _is_declared(hints[name]):
+            if not is_declared(hints[name]):
                 raise TypeError(
                     f"{cls.__name__}.{name} must be annotated with a range of numbers, such as "
                     f"Real or NonNegative, or with Static[...], got {hints[name]!r}."

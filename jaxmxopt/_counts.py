@@ -133,7 +133,9 @@ class HostRates:
 
     def _set_current_context(self, device_id: int) -> None:
         """Chooses the device whose counts the next updates raise; each has counts of its own."""
-        self._index_update_count = self._all_index_update_counts.setdefault(device_id, {})
+        # Past __setattr__, which looks for hyperparameters.
+        counts = self._all_index_update_counts.setdefault(device_id, {})
+        self.__dict__["_index_update_count"] = counts
 
     def _update_count(self, index: Any) -> None:
         """Raises the count of an index, or of each of a list, and `num_update` with it."""
@@ -199,3 +201,12 @@ class HostRates:
 
     def _get_wd(self, index: Hashable) -> float:
         return self._get_wds((index,))[0]
+
+    def _lrs_and_wds(self, indices: Sequence[Hashable]) -> tuple[list[float], list[float]]:
+        """The rates and decays of some indices; of a subclass that gives one, asked for each."""
+        kind = type(self)
+        one_lr = kind._get_lr is not HostRates._get_lr
+        one_wd = kind._get_wd is not HostRates._get_wd
+        lrs = [self._get_lr(index) for index in indices] if one_lr else self._get_lrs(indices)
+        wds = [self._get_wd(index) for index in indices] if one_wd else self._get_wds(indices)
+        return lrs, wds

@@ -26,6 +26,7 @@ from jaxmxopt._engine import in_precision
 from jaxmxopt._exported import exportable
 from jaxmxopt._layout import Layout, Packed
 from jaxmxopt._multipliers import Multipliers, find, matches, nobody
+from jaxmxopt._overriding import check_scheduler, warn_caller
 from jaxmxopt._pure import WHOLE, Definition, flatten_states
 from jaxmxopt._rates import Rates
 from jaxmxopt._state import State
@@ -117,10 +118,7 @@ class OptimizerDef(Definition):
             )
         super().__post_init__()
         if self.lr_scheduler is not None:
-            if not callable(self.lr_scheduler):
-                raise TypeError(
-                    f"{owner}: lr_scheduler must be callable, got {self.lr_scheduler!r}."
-                )
+            check_scheduler(owner, self.lr_scheduler)
             if asked:
                 self._set("lr_scheduler", self._overridden(self.lr_scheduler))
             self._set("learning_rate", None)
@@ -131,10 +129,10 @@ class OptimizerDef(Definition):
                 f"{owner}: begin_num_update must be in [0, {MOST_UPDATES}), "
                 f"got {self.begin_num_update}."
             )
-        for field in ("lr_mult", "wd_mult"):
+        for field, kind in (("lr_mult", Real), ("wd_mult", NonNegative)):
             given = getattr(self, field)
             if given is not None and not isinstance(given, Multipliers):
-                self._set(field, Multipliers.checked(owner, field, given))
+                self._set(field, Multipliers.checked(owner, field, given, kind))
         if self.param_idx2name is not None:
             if not isinstance(self.param_idx2name, Mapping):
                 raise TypeError(
@@ -159,19 +157,19 @@ class OptimizerDef(Definition):
         """The scheduler with the learning rate that was given beside it."""
         owner, given = type(self).__name__, self.learning_rate
         if not hasattr(scheduler, "base_lr") or not hasattr(scheduler, "replace"):
+            lacks = "no base_lr" if not hasattr(scheduler, "base_lr") else "no replace"
             raise ValueError(
-                f"{owner}: learning_rate={given!r} cannot override {scheduler!r}, which has no "
-                "base_lr; give one of the two."
+                f"{owner}: learning_rate={given!r} cannot override {scheduler!r}, which has "
+                f"{lacks}; give one of the two."
             )
         known = isinstance(given, float) and isinstance(scheduler.base_lr, float)
         if known and scheduler.base_lr == given:
             return scheduler
-        warnings.warn(
-            f"{owner}: learning_rate={given!r} overrides base_lr={scheduler.base_lr!r} of "
-            "lr_scheduler.",
-            UserWarning,
-            stacklevel=5,
-        )
+        if getattr(scheduler, "_base_lr_given", True):
+            warn_caller(
+                f"{owner}: learning_rate={given!r} overrides base_lr={scheduler.base_lr!r} of "
+                "lr_scheduler."
+            )
         return scheduler.replace(base_lr=given)
 
     def replace(self: Self, **changes: Any) -> Self:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 from jax.core import Tracer
 
-from jaxmxopt._config import Config
+from jaxmxopt._config import Config, is_declared
 
 __all__ = ["ValueOrObject"]
 
@@ -84,4 +84,4 @@ def _declares_fields(cls: type) -> bool:
     except NameError:
         # Names for type checkers alone; a range is there when the class is made.
         return False
-    return any("Annotated[" in repr(hints[name]) for name in own)
+    return any(is_declared(hints[name]) for name in own)

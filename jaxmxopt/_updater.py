@@ -53,7 +53,8 @@ class Updater:
         optimizer = self.optimizer
         if not isinstance(index, (list, tuple)):
             index = _decoded(index)
-            self._refuse_tracers(index, [weight], [grad])
+            if isinstance(weight, Tracer) or isinstance(grad, Tracer):
+                raise optimizer._traced("update", index)
             state = self._state(index, weight)
             optimizer._set_current_context(device_id(weight))
             updated = optimizer.update_multi_precision(index, weight, grad, state)

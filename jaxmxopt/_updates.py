@@ -263,7 +263,7 @@ class Updates(Hyperparameters):
             return [self._counted_rates(index) for index in indices], list(range(len(indices)))
         self._update_count(indices)
         after = [counts.get(index, begin) for index in indices]
-        asked = list(zip(self._get_lrs(indices), self._get_wds(indices), after, strict=True))
+        asked = list(zip(*self._lrs_and_wds(indices), after, strict=True))
         numbers = {key: number for number, key in enumerate(dict.fromkeys(asked))}
         return [self._algorithm._rates(*key) for key in numbers], [numbers[key] for key in asked]
 

@@ -133,9 +133,20 @@ def test_a_count_that_does_not_fit_is_refused(count):
     ("changes", "error", "message"),
     [
         ({"lr_scheduler": 0.1}, TypeError, "SGD: lr_scheduler must be callable, got 0.1."),
+        (
+            {"lr_scheduler": CosineScheduler},
+            TypeError,
+            "SGD: lr_scheduler must be an instance, got the class CosineScheduler; call it.",
+        ),
+        (
+            {"learning_rate": abs},
+            TypeError,
+            "SGD: learning_rate must be a real number, got <built-in function abs>; lr_scheduler",
+        ),
+        ({"wd_mult": {"b": -1.0}}, ValueError, "SGD: wd_mult['b'] must be in [0, inf), got -1.0."),
         ({"lr_mult": [1]}, TypeError, "SGD: lr_mult must be a mapping, got [1]."),
         ({"lr_mult": {"a": "1"}}, TypeError, "SGD: lr_mult['a'] must be a real number, got '1'."),
-        ({"wd_mult": {0: np.nan}}, ValueError, "SGD: wd_mult[0] must be in (-inf, inf), got nan."),
+        ({"wd_mult": {0: np.nan}}, ValueError, "SGD: wd_mult[0] must be in [0, inf), got nan."),
         ({"wd_mult": {0: True}}, TypeError, "SGD: wd_mult[0] must be a real number, got True."),
         ({"wd_mult": {0: np.array(1j)}}, TypeError, "SGD: wd_mult[0] must be a real number, got"),
         ({"lr_mult": {0: jnp.array(1j)}}, TypeError, "SGD: lr_mult[0] must be a real number, got"),

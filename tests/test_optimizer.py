@@ -301,6 +301,27 @@ def test_multipliers_go_by_param_dict_then_index_then_name_then_pattern() -> Non
     assert given.lr_mult == {0: 7.0, "a_weight": 3.0, "b_weight": 4.0, "*_weight": 5.0}
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "lars", "lbsgd"])
+def test_rates_of_a_subclass_hold_for_one_weight_and_for_lists(name: str) -> None:
+    class Mine(type(mxo.create(name))):
+        def _get_lr(self, index: Any) -> float:
+            return 0.5 * super()._get_lr(index) if index == "a" else 0.0
+
+        def _get_wd(self, index: Any) -> float:
+            return 0.25
+
+    def trained(several: bool) -> Any:
+        opt = Mine(learning_rate=0.5)
+        states = [opt.create_state(index, ONES) for index in "ab"]
+        if several:
+            return opt.update(["a", "b"], [ONES, ONES], [ONES, ONES], states)
+        pairs = [opt.update(i, ONES, ONES, s) for i, s in zip("ab", states, strict=True)]
+        return tuple(map(list, zip(*pairs, strict=True)))
+
+    assert_same(trained(True), trained(False))
+    assert_same(trained(True)[0][1], ONES)
+
+
 def test_a_symbol_says_multipliers() -> None:
     sym = SimpleNamespace(
         attr_dict=lambda: {"x": {"__lr_mult__": "2", "__wd_mult__": "0.5"}},
