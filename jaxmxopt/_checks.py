@@ -161,19 +161,21 @@ def not_an_array(**trees: Any) -> WrongKindError | None:
     return None
 
 
-def unusable(donate: bool, **trees: Any) -> MismatchError | None:
-    """What is wrong with arguments that could not be run: dead arrays, or one to donate twice."""
+def unusable(error: Exception, **trees: Any) -> MismatchError | None:
+    """Which arrays JAX meant that said of some that they are dead, or donated twice."""
+    dead, twice = "deleted" in str(error), "donate the same buffer" in str(error)
     places: dict[int, str] = {}
-    for what, tree in trees.items():
+    for what, tree in trees.items() if dead or twice else ():
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
             if not isinstance(leaf, jax.Array) or isinstance(leaf, Tracer):
                 continue
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            if leaf.is_deleted():
+            if dead and leaf.is_deleted():
                 message = f"{what} must be alive, got an array that was donated or deleted."
                 return MismatchError(message, name or None)
-            other = places.setdefault(id(leaf), f"{what} {name!r}")
-            if donate and other != f"{what} {name!r}":
+            here = f"{what} {name!r}"
+            other = places.setdefault(id(leaf), here)
+            if twice and other != here:
                 message = f"what is donated must stand in one place, got the array of {other} too."
                 return MismatchError(message, name)
     return None

@@ -7,7 +7,7 @@ loop changes between two updates counts from the next one on.
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
-from jaxmxopt._config import NonNegative, Real, nearest
+from jaxmxopt._config import nearest
 from jaxmxopt._multipliers import Multipliers, find, matches
 from jaxmxopt._overriding import warn_caller
 
@@ -74,7 +74,7 @@ class HostRates:
         `_gamma` get 0 unless something else is said here or by the symbol.
 
         Args:
-            args_wd_mult: factors by index, name or pattern, 0 or more as `wd` is.
+            args_wd_mult: factors by index, name or pattern.
 
         Warns:
             UserWarning: a name or pattern is of none of `param_idx2name`.
@@ -90,9 +90,7 @@ class HostRates:
     def _checked(self, which: str, given: Mapping[Any, Any]) -> Multipliers:
         """A table of multipliers, if it is one; with a warning of names that nothing has."""
         call = f"{type(self).__name__}.set_{which}"
-        checked = Multipliers.checked(
-            call, which, given, NonNegative if which == "wd_mult" else Real
-        )
+        checked = Multipliers.checked(call, which, given)
         # The first table is of the constructor, or of the symbol; an index may be a string.
         if which not in self.__dict__ or any(isinstance(index, str) for index in self.idx2name):
             return checked

@@ -26,7 +26,7 @@ from jaxmxopt._engine import in_precision
 from jaxmxopt._exported import exportable
 from jaxmxopt._layout import Layout, Packed
 from jaxmxopt._multipliers import Multipliers, find, matches, nobody
-from jaxmxopt._overriding import check_scheduler, warn_caller
+from jaxmxopt._overriding import check_scheduler, overridden
 from jaxmxopt._pure import WHOLE, Definition, flatten_states
 from jaxmxopt._rates import Rates
 from jaxmxopt._state import State
@@ -120,7 +120,8 @@ class OptimizerDef(Definition):
         if self.lr_scheduler is not None:
             check_scheduler(owner, self.lr_scheduler)
             if asked:
-                self._set("lr_scheduler", self._overridden(self.lr_scheduler))
+                given = overridden(owner, self.lr_scheduler, self.learning_rate, write=False)
+                self._set("lr_scheduler", given)
             self._set("learning_rate", None)
         elif self.learning_rate is None:
             self._set("learning_rate", float(self._default_learning_rate()))
@@ -129,10 +130,10 @@ class OptimizerDef(Definition):
                 f"{owner}: begin_num_update must be in [0, {MOST_UPDATES}), "
                 f"got {self.begin_num_update}."
             )
-        for field, kind in (("lr_mult", Real), ("wd_mult", NonNegative)):
+        for field in ("lr_mult", "wd_mult"):
             given = getattr(self, field)
             if given is not None and not isinstance(given, Multipliers):
-                self._set(field, Multipliers.checked(owner, field, given, kind))
+                self._set(field, Multipliers.checked(owner, field, given))
         if self.param_idx2name is not None:
             if not isinstance(self.param_idx2name, Mapping):
                 raise TypeError(
@@ -152,25 +153,6 @@ class OptimizerDef(Definition):
     @classmethod
     def _default_learning_rate(cls) -> float:
         return cls.__dataclass_fields__["learning_rate"].default  # pyright: ignore[reportAttributeAccessIssue]
-
-    def _overridden(self, scheduler: Any) -> Any:
-        """The scheduler with the learning rate that was given beside it."""
-        owner, given = type(self).__name__, self.learning_rate
-        if not hasattr(scheduler, "base_lr") or not hasattr(scheduler, "replace"):
-            lacks = "no base_lr" if not hasattr(scheduler, "base_lr") else "no replace"
-            raise ValueError(
-                f"{owner}: learning_rate={given!r} cannot override {scheduler!r}, which has "
-                f"{lacks}; give one of the two."
-            )
-        known = isinstance(given, float) and isinstance(scheduler.base_lr, float)
-        if known and scheduler.base_lr == given:
-            return scheduler
-        if getattr(scheduler, "_base_lr_given", True):
-            warn_caller(
-                f"{owner}: learning_rate={given!r} overrides base_lr={scheduler.base_lr!r} of "
-                "lr_scheduler."
-            )
-        return scheduler.replace(base_lr=given)
 
     def replace(self: Self, **changes: Any) -> Self:
         """Returns a copy with some hyperparameters changed, checked like a new definition."""

@@ -15,13 +15,11 @@ class Multipliers(OrderedMap):
     """An immutable mapping from index, name or pattern to a factor; the factors are leaves."""
 
     @classmethod
-    def checked(
-        cls, owner: str, field: str, given: Mapping[Any, Any], kind: Any = Real
-    ) -> "Multipliers":
+    def checked(cls, owner: str, field: str, given: Mapping[Any, Any]) -> "Multipliers":
         """Makes one from a user's mapping, refusing what is not a real number."""
         if not isinstance(given, Mapping):
             raise TypeError(f"{owner}: {field} must be a mapping, got {given!r}.")
-        return cls((key, as_number(owner, f"{field}[{key!r}]", given[key], kind)) for key in given)
+        return cls((key, as_number(owner, f"{field}[{key!r}]", given[key], Real)) for key in given)
 
 
 def _flatten(multipliers: Multipliers) -> tuple[tuple[Any, ...], tuple[Hashable, ...]]:

@@ -1,5 +1,6 @@
 """The stateful optimizer: mxnet.optimizer.Optimizer around a definition."""
 
+import copy
 import functools
 import sys
 import warnings
@@ -146,8 +147,10 @@ class Optimizer(Updates):
             rate = float(as_number(owner, "learning_rate", given.pop("learning_rate"), NonNegative))
         algorithm = definition.replace(**given) if given else definition
         if rate is not None:
-            # Now that nothing else is refused.
-            algorithm = algorithm.replace(lr_scheduler=overridden(owner, scheduler, rate))
+            # Now that nothing else is refused. What a definition holds is not written to.
+            scheduler = copy.copy(scheduler) if lr_scheduler is None else scheduler
+            scheduler = overridden(owner, scheduler, rate, write=True)
+            algorithm = algorithm.replace(lr_scheduler=scheduler)
         self._adopt(algorithm)
         if self.lr_scheduler is not None and learning_rate is not None:
             self.lr = float(learning_rate)

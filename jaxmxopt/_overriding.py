@@ -6,6 +6,8 @@ from typing import Any
 
 __all__ = ["check_scheduler", "overridden", "warn_caller"]
 
+# The base rate of a scheduler that was given none.
+DEFAULT = 0.01
 # Between a user's line and ours there may be constructors that these make.
 _BETWEEN = ("jaxmxopt", "dataclasses", "functools", "inspect")
 
@@ -21,22 +23,28 @@ def check_scheduler(owner: str, scheduler: Any) -> None:
         raise TypeError(f"{owner}: lr_scheduler must be callable, got {scheduler!r}.")
 
 
-def overridden(owner: str, scheduler: Any, given: float) -> Any:
-    """The scheduler with another base rate, and a warning if somebody had chosen the old one.
+def overridden(owner: str, scheduler: Any, given: Any, *, write: bool) -> Any:
+    """The scheduler with another base rate, and a warning if the old one was not the default.
 
-    An immutable one stays as it is, and another comes back; the rest is written to, as in MXNet.
+    Args:
+        owner: for messages.
+        scheduler: what can be replaced stays as it is, and another comes back.
+        given: the base rate.
+        write: whether what cannot be replaced is written to, as in MXNet.
 
     Raises:
         ValueError: it has no base rate, or none that can be changed.
     """
     refused = f"{owner}: learning_rate={given!r} cannot override {scheduler!r}"
-    if not hasattr(scheduler, "base_lr"):
-        raise ValueError(f"{refused}, which has no base_lr; give one of the two.")
+    replaced = not write or getattr(scheduler, "_is_value", False)
+    for name in ("base_lr", "replace") if replaced else ("base_lr",):
+        if not hasattr(scheduler, name):
+            raise ValueError(f"{refused}, which has no {name}; give one of the two.")
     old = scheduler.base_lr
-    chosen = getattr(scheduler, "_base_lr_given", True)
-    if isinstance(old, float) and old == given:
+    known = isinstance(old, float) and isinstance(given, float)
+    if known and old == given:
         return scheduler
-    if getattr(scheduler, "_is_value", False):
+    if replaced:
         scheduler = scheduler.replace(base_lr=given)
     else:
         rebase = getattr(scheduler, "_rebase", None)
@@ -49,7 +57,7 @@ def overridden(owner: str, scheduler: Any, given: float) -> Any:
             raise ValueError(
                 f"{refused}, whose base_lr cannot be set ({error}); give one of the two."
             ) from None
-    if chosen:
+    if not known or old != DEFAULT:
         warn_caller(f"{owner}: learning_rate={given!r} overrides base_lr={old!r} of lr_scheduler.")
     return scheduler
 

@@ -32,7 +32,7 @@ def slots_from_mxnet(call: str, opt: OptimizerDef, index: Hashable, weight: Any,
         ValueError: it is not one of this algorithm; the message names the slots.
     """
     plain = _tuples(state)
-    parts = plain if type(plain) is MasterState else _with_master(weight, plain)
+    parts = plain if type(plain) is MasterState else _with_master(opt, weight, plain)
     try:
         if parts is None:
             return _slots(opt, index, weight, plain)
@@ -60,7 +60,7 @@ def _tuples(state: Any) -> Any:
     return state
 
 
-def _with_master(weight: Any, state: Any) -> tuple[Any, Any] | None:
+def _with_master(opt: OptimizerDef, weight: Any, state: Any) -> tuple[Any, Any] | None:
     """Master and slots of `(master, state)`, None where it is something else."""
     if type(state) is not tuple or len(state) != 2 or weight.dtype not in HALF:
         return None
@@ -69,6 +69,8 @@ def _with_master(weight: Any, state: Any) -> tuple[Any, Any] | None:
         return None
     if second is None or isinstance(second, tuple):
         return first, second
+    if not any(len(getattr(kind, "_fields", ())) == 1 for kind in opt._slot_types):
+        return None
     # MXNet's SGD has the master last: of two arrays it is the one that rounds to the weight.
     both = all(_is_master(part, weight) for part in state)
     fits = [both and bool(jnp.array_equal(part.astype(weight.dtype), weight)) for part in state]

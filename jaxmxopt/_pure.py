@@ -91,9 +91,9 @@ class Definition(Config):
             return self._update(index, weight, grad, state)
         except (MismatchError, WrongKindError) as error:
             raise explained(f"{type(self).__name__}.update", error, index) from None
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError) as error:
             given = {"weight": weight, "grad": grad, "state": state}
-            wrong = not_an_array(**given) or unusable(False, **given)
+            wrong = not_an_array(**given) or unusable(error, **given)
             if wrong is None:
                 raise
             raise explained(f"{type(self).__name__}.update", wrong, index) from None
@@ -119,6 +119,8 @@ class Definition(Config):
 
         Raises:
             TypeError: a leaf is not a floating array; the message has its path.
+
+        Warns:
             UserWarning: a key of a multiplier or a pattern of `Groups` is of no weight.
         """
         names, _, _ = flatten_with_names(params)
@@ -153,9 +155,9 @@ class Definition(Config):
             return self._step(params, grads, state, where, donate)
         except (MismatchError, WrongKindError) as error:
             raise explained(f"{type(self).__name__}.step", error) from None
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError) as error:
             given = {"weight": params, "grad": grads, "state": state, "where": where}
-            wrong = not_an_array(**given) or unusable(donate, **given)
+            wrong = not_an_array(**given) or unusable(error, **given)
             if wrong is None:
                 raise
             raise explained(f"{type(self).__name__}.step", wrong) from None

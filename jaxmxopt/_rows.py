@@ -64,7 +64,11 @@ def change_rows(
     blocks = jax.tree.map(
         lambda array: array[: count * size].reshape(count, size, *array.shape[1:]), rows
     )
-    leaves_now, _ = lax.scan(lambda now, block: (changed(now, block), None), leaves, blocks)
+    try:
+        leaves_now, _ = lax.scan(lambda now, block: (changed(now, block), None), leaves, blocks)
+    except TypeError:
+        # Under `shard_map` a table may vary over more axes afterwards, which no loop allows.
+        return jax.tree.unflatten(tree, changed(leaves, rows))
     if count * size < values.shape[0]:
         leaves_now = changed(leaves_now, jax.tree.map(lambda array: array[count * size :], rows))
     return jax.tree.unflatten(tree, leaves_now)

@@ -13,26 +13,32 @@ __all__ = ["ValueOrObject"]
 
 
 class ValueOrObject:
-    """Makes each subclass of a record a record too, if it declares fields, else plain objects.
+    """Makes each subclass of a record a record too, or one of plain objects.
 
-    An object may be written to, is equal to itself alone and is opaque to JAX: part of the
-    structure, without leaves.
+    A subclass that declares fields is a record of these as well, one that declares none and has no
+    constructor of its own a record of the fields of its base. A constructor of its own makes plain
+    objects: they may be written to, are equal to themselves alone and opaque to JAX, part of the
+    structure without leaves.
     """
 
     _is_value: ClassVar[bool] = True
-    # Whether somebody chose the rate: `learning_rate` overrides a default without a word.
-    _base_lr_given: bool = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        cls._is_value = _declares_fields(cls)
-        if cls._is_value:
+        if _declares_fields(cls):
             super().__init_subclass__(**kwargs)
             # Those of a frozen dataclass, which say too little.
             del cls.__setattr__, cls.__delattr__
             return
+        cls._is_value = cls._is_value and "__init__" not in vars(cls)
         beyond: Any = super(Config, cls)  # pyright: ignore[reportArgumentType]
         beyond.__init_subclass__(**kwargs)
-        jax.tree_util.register_pytree_node(cls, lambda one: ((), one), lambda one, _: one)
+        tree: Any = cls
+        if cls._is_value:
+            jax.tree_util.register_pytree_with_keys(
+                tree, tree._flatten_with_keys, tree._unflatten, tree._flatten
+            )
+        else:
+            jax.tree_util.register_pytree_node(tree, lambda one: ((), one), lambda one, _: one)
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._refuse_if_value(name, "assigned")
@@ -41,8 +47,6 @@ class ValueOrObject:
                 f"{type(self).__name__}.{name} must be a known value, got a tracer: a scheduler "
                 "that changes itself is for stateful optimizers."
             )
-        if name == "base_lr":
-            self.__dict__["_base_lr_given"] = True
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
@@ -56,7 +60,7 @@ class ValueOrObject:
         if name in getattr(self, "__dataclass_fields__", ()):
             hint = f"schedulers are immutable; replace({name}=...) gives another."
         else:
-            hint = "what declares fields is immutable; a subclass that declares none is not."
+            hint = "schedulers are immutable; a subclass with an __init__ of its own is not."
         raise FrozenInstanceError(f"{what}: {hint}")
 
     def __eq__(self, other: object) -> bool:

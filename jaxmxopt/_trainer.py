@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxmxopt._atomic import replacing
 from jaxmxopt._checks import MismatchError, explained
 from jaxmxopt._compiled import flatten_grads, flatten_with_names, slots_and_master
+from jaxmxopt._config import Real, as_number
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._layout import Layout
 from jaxmxopt._loss_scaling import LossScaling
@@ -146,9 +147,8 @@ class Trainer:
         return self._step("Trainer.update", grads, batch_size, ignore_stale_grad)
 
     def _step(self, call: str, grads: Any, batch_size: Any, ignore_stale_grad: bool) -> Any:
-        if isinstance(batch_size, str) or not hasattr(batch_size, "__gt__"):
-            raise TypeError(f"{call}: batch_size must be a number, got {batch_size!r}.")
-        if not batch_size > 0:
+        batch_size = as_number(call, "batch_size", batch_size, Real)
+        if jnp.ndim(batch_size) != 0 or not batch_size > 0:
             raise ValueError(f"{call}: batch_size must be above 0, got {batch_size!r}.")
         leaves = self._flat(call, grads)
         if not ignore_stale_grad and any(leaf is None for leaf in leaves):

@@ -224,7 +224,9 @@ class Updates(Hyperparameters):
         """A state with the names of the algorithm, also where it is given as MXNet's."""
         slots = state.slots if type(state) is MasterState else state
         kind, kinds = type(slots), self._algorithm._slot_types
-        if (kind in kinds and (kind is not tuple or not slots)) or not hasattr(weight, "dtype"):
+        # A tuple is of our form where it is empty, or where there is no NamedTuple.
+        ours = kind in kinds and (kind is not tuple or not slots or set(kinds) == {tuple})
+        if ours or not hasattr(weight, "dtype"):
             return state
         where = f"{type(self).__name__}.{call}({index!r})"
         return slots_from_mxnet(where, self._algorithm, index, weight, state)

@@ -32,8 +32,6 @@ __all__ = [
 
 WarmupMode = Literal["linear", "constant"]
 Self = TypeVar("Self", bound="LRScheduler")
-# The default of `base_lr`, known by identity from one that somebody chose.
-_UNASKED = float("0.01")
 # Up to so many drops of a rate are multiplied out, and one in so many results is kept.
 _COUNTED, _APART = 1_000_000, 256
 # The kept results grow as they are asked for, by any thread.
@@ -53,11 +51,11 @@ class LRScheduler(ValueOrObject, Config):
     asks for :math:`n = 1`. A schedule of one's own is any callable from an integer to a number,
     or a subclass that overrides `__call__`:
 
-    - One that declares fields (`power: NonNegative = 2.0`) is immutable and a pytree of its
-      numbers, as the schedules here are, and takes its fields by keyword.
-    - One that declares none is an ordinary class, as in MXNet: its objects may change themselves,
-      have MXNet's attributes (`count`, `base_lr_orig`), remember earlier calls, and are equal to
-      themselves alone. They are for stateful optimizers. A definition takes them as any
+    - One without an `__init__` is immutable and a pytree of its numbers, as the schedules here
+      are. Fields of its own are declared (`power: NonNegative = 2.0`) and given by keyword.
+    - One with an `__init__` of its own is an ordinary class, as in MXNet: its objects may change
+      themselves, have MXNet's attributes (`count`, `base_lr_orig`), remember earlier calls, and are
+      equal to themselves alone. They are for stateful optimizers. A definition takes them as any
       callable: asked once while JAX traces, so what they change then counts for nothing later.
 
     After mxnet.lr_scheduler.LRScheduler, with these differences: no call changes the schedule;
@@ -82,7 +80,7 @@ class LRScheduler(ValueOrObject, Config):
 
     def __init__(
         self,
-        base_lr: Scalar = _UNASKED,
+        base_lr: Scalar = 0.01,
         warmup_steps: int = 0,
         warmup_begin_lr: Scalar = 0.0,
         warmup_mode: WarmupMode = "linear",
@@ -91,7 +89,6 @@ class LRScheduler(ValueOrObject, Config):
 
     def _fill(self, arguments: Mapping[str, Any]) -> None:
         self.__dict__.update((name, arguments[name]) for name in arguments if name != "self")
-        self.__dict__["_base_lr_given"] = arguments["base_lr"] is not _UNASKED
         self.__post_init__()
         if not self._is_value:
             self.__dict__.update(self._remembered())
@@ -116,10 +113,7 @@ class LRScheduler(ValueOrObject, Config):
         That of an object (see above) has the attributes that the object has now.
         """
         if self._is_value:
-            made = super().replace(**changes)
-            given = self._base_lr_given or "base_lr" in changes
-            made.__dict__["_base_lr_given"] = given
-            return made
+            return super().replace(**changes)
         made = copy.copy(self)
         for name, value in changes.items():
             if not hasattr(self, name):
@@ -241,7 +235,7 @@ class FactorScheduler(LRScheduler):
         step: int,
         factor: Scalar = 1.0,
         stop_factor_lr: Scalar = 1e-8,
-        base_lr: Scalar = _UNASKED,
+        base_lr: Scalar = 0.01,
         warmup_steps: int = 0,
         warmup_begin_lr: Scalar = 0.0,
         warmup_mode: WarmupMode = "linear",
@@ -270,7 +264,7 @@ class FactorScheduler(LRScheduler):
 
     def _decayed_array(self, n: jax.Array) -> jax.Array:
         drops = (jnp.maximum(n, 1) - 1) // _within(self.step, n)
-        base = _array(self.base_lr)
+        base = _array(_start(self))
         dropped = jnp.maximum(base * _power(self.factor, drops), _array(self.stop_factor_lr))
         return jnp.where(drops == 0, base, dropped)
 
@@ -304,7 +298,7 @@ class MultiFactorScheduler(LRScheduler):
         self,
         step: Sequence[int],
         factor: Scalar = 1.0,
-        base_lr: Scalar = _UNASKED,
+        base_lr: Scalar = 0.01,
         warmup_steps: int = 0,
         warmup_begin_lr: Scalar = 0.0,
         warmup_mode: WarmupMode = "linear",
@@ -341,7 +335,7 @@ class MultiFactorScheduler(LRScheduler):
     def _decayed_array(self, n: jax.Array) -> jax.Array:
         steps = jnp.asarray([_within(step, n) for step in self.step], n.dtype)
         drops = jnp.searchsorted(steps, n, method="compare_all")
-        return _array(self.base_lr) * _power(self.factor, drops)
+        return _array(_start(self)) * _power(self.factor, drops)
 
 
 class PolyScheduler(LRScheduler):
@@ -374,7 +368,7 @@ class PolyScheduler(LRScheduler):
     def __init__(
         self,
         max_update: int,
-        base_lr: Scalar = _UNASKED,
+        base_lr: Scalar = 0.01,
         pwr: Scalar = 2.0,
         final_lr: Scalar = 0.0,
         warmup_steps: int = 0,
@@ -394,14 +388,13 @@ class PolyScheduler(LRScheduler):
         return _walked_decay(self, n)
 
     def _decayed(self, n: int) -> Any:
-        done, total = _done(n, self.warmup_steps, self.max_update)
         power = self.pwr if self._is_value else self.__dict__["power"]
-        return self.final_lr + (_start(self) - self.final_lr) * (1 - done / total) ** power
+        return self.final_lr + (_start(self) - self.final_lr) * (1 - _of_all(self, n)) ** power
 
     def _decayed_array(self, n: jax.Array) -> jax.Array:
         left = jnp.power(_left(n, self.warmup_steps, self.max_update), _array(self.pwr))
         final = _array(self.final_lr)
-        return final + (_array(self.base_lr) - final) * left
+        return final + (_array(_start(self)) - final) * left
 
 
 class CosineScheduler(LRScheduler):
@@ -430,7 +423,7 @@ class CosineScheduler(LRScheduler):
     def __init__(
         self,
         max_update: int,
-        base_lr: Scalar = _UNASKED,
+        base_lr: Scalar = 0.01,
         final_lr: Scalar = 0.0,
         warmup_steps: int = 0,
         warmup_begin_lr: Scalar = 0.0,
@@ -449,15 +442,14 @@ class CosineScheduler(LRScheduler):
         return _walked_decay(self, n)
 
     def _decayed(self, n: int) -> Any:
-        done, total = _done(n, self.warmup_steps, self.max_update)
-        wave = 1 + math.cos(math.pi * done / total)
+        wave = 1 + math.cos(math.pi * _of_all(self, n))
         return self.final_lr + (_start(self) - self.final_lr) * wave / 2
 
     def _decayed_array(self, n: jax.Array) -> jax.Array:
         # (1 + cos(pi x)) / 2 cancels as x nears 1; this does not.
         left = _left(n, self.warmup_steps, self.max_update)
         final = _array(self.final_lr)
-        return final + (_array(self.base_lr) - final) * jnp.square(jnp.sin(left * (math.pi / 2)))
+        return final + (_array(_start(self)) - final) * jnp.square(jnp.sin(left * (math.pi / 2)))
 
 
 def _array(value: Scalar) -> jax.Array:
@@ -508,13 +500,20 @@ def _power(factor: Scalar, drops: jax.Array) -> jax.Array:
 
 def _start(schedule: LRScheduler) -> Any:
     """The rate that a decay begins with; the `base_lr` of an object is the rate it is at."""
-    return schedule.__dict__.get("base_lr_orig", schedule.base_lr)
+    kept = schedule.__dict__
+    return kept.get("base_lr_orig", kept.get("warmup_final_lr", schedule.base_lr))
 
 
 def _of_decay(schedule: Any) -> dict[str, Any]:
     """What objects remember of a decay."""
     steps = schedule.max_update - schedule.warmup_steps
     return {"base_lr_orig": schedule.base_lr, "max_steps": steps}
+
+
+def _of_all(schedule: Any, n: int) -> float:
+    """The share of a decay that is done."""
+    done, total = _done(n, schedule.warmup_steps, schedule.max_update)
+    return done / (schedule.__dict__.get("max_steps") or total)
 
 
 def _walked_decay(schedule: Any, n: int) -> Any:

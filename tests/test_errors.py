@@ -267,6 +267,18 @@ def test_what_is_dead_is_named(donate):
         ADAM.update("b", params["b"], PARAMS["b"], ADAM.create_state("b", PARAMS["b"]))
 
 
+@pytest.mark.parametrize("donate", [False, True], ids=["kept", "donated"])
+def test_errors_of_others_stay_what_they_are(donate):
+    def broken(count):
+        raise ValueError("my schedule is broken")
+
+    same = jnp.zeros((3, 2))
+    params, grads = tree(), {**PARAMS, "a": same, "b": same}
+    opt = mxopt.SGD(lr_scheduler=broken)
+    with pytest.raises(ValueError, match=r"^my schedule is broken"):
+        opt.step(params, grads, opt.init(params), donate=donate)
+
+
 def test_what_would_be_donated_twice_is_named():
     twice = {**tree(), "b": PARAMS["a"], "a": PARAMS["a"]}
     message = "Adam.step('b'): what is donated must stand in one place, got the array of weight 'a'"

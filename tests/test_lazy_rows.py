@@ -121,6 +121,24 @@ def test_rows_in_blocks_are_those_at_once(kind, count, monkeypatch):
     assert_near(trained(), at_once, 4)
 
 
+def test_blocks_of_rows_under_shard_map(monkeypatch):
+    monkeypatch.setattr("jaxmxopt._rows.BLOCK", 0)
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,))
+    opt, shape, split = make(mxopt.SGD, lazy_update=True), (300, 5), PartitionSpec("d")
+    weight, state = table(0, shape), opt.create_state(0, table(0, shape))
+    grads = [rows(np.arange(130) + start, start, shape) for start in (0, 150)]
+
+    def each(indices, values):
+        grad = mxopt.RowSparse(indices, values, shape)
+        return opt.update(0, weight, grad, state)[0][None]
+
+    whole = grads[0] + grads[1]
+    mapped = jax.shard_map(each, mesh=mesh, in_specs=(split, split), out_specs=split)
+    both = jax.jit(mapped)(whole.indices, whole.values)
+    for grad, updated in zip(grads, both, strict=True):
+        assert_near(updated, opt.update(0, weight, grad, state)[0])
+
+
 @kinds
 def test_a_gradient_without_rows_only_counts(kind):
     opt = make(kind, lazy_update=True)

@@ -40,6 +40,8 @@ class Halving(LRScheduler):
 
 
 class Doubled(FactorScheduler):
+    """Without a constructor of its own: a value."""
+
     def __call__(self, num_update: Any) -> Any:
         return 2 * super().__call__(num_update)
 
@@ -84,9 +86,7 @@ class Inverse(LRScheduler):
     ],
     ids=lambda given: type(given).__name__,
 )
-def test_a_subclass_without_fields_is_an_ordinary_class(
-    schedule: LRScheduler, rates: list[float]
-) -> None:
+def test_subclasses_run_as_they_do_in_mxnet(schedule: LRScheduler, rates: list[float]) -> None:
     fresh = copy.deepcopy(schedule)
     again = pickle.loads(pickle.dumps(schedule))
     opt = mxo.SGD(lr_scheduler=schedule)
@@ -96,12 +96,34 @@ def test_a_subclass_without_fields_is_an_ordinary_class(
         found.append(opt.learning_rate)
     assert found == rates
     assert [fresh(n) for n in range(1, 6)] == [again(n) for n in range(1, 6)] == rates
-    fresh.anything = 1
-    del fresh.anything
-    assert fresh != again
-    assert len({fresh, again}) == 2
-    assert jax.tree.leaves(fresh) == []
-    assert repr(again).startswith(f"{type(schedule).__name__}(base_lr=")
+    assert repr(again).startswith(f"{type(schedule).__name__}(")
+
+
+@pytest.mark.parametrize("schedule", [Halving(2), Short(0.5)])
+def test_one_with_a_constructor_of_its_own_is_an_ordinary_object(schedule: Any) -> None:
+    other = copy.deepcopy(schedule)
+    other.anything = 1
+    del other.anything
+    assert other != schedule
+    assert len({other, schedule}) == 2
+    assert jax.tree.leaves(other) == []
+
+
+@pytest.mark.parametrize("schedule", [Doubled(2, 0.5), Own(4), Still(0.5)])
+def test_one_without_is_a_value_of_the_fields_of_its_base(schedule: Any) -> None:
+    assert schedule == pickle.loads(pickle.dumps(schedule)) != schedule.replace(base_lr=0.7)
+    assert jax.tree.leaves(schedule)[0] == schedule.base_lr
+    with pytest.raises(AttributeError, match="cannot be assigned"):
+        schedule.base_lr = 1.0
+
+
+class Wider(Inverse):
+    """A subclass of one with fields."""
+
+
+def test_fields_are_inherited() -> None:
+    assert Wider(power=2.0, base_lr=0.5)(1) == 1.0
+    assert Wider(power=2.0) == Wider(power=2.0)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +143,12 @@ def test_objects_have_mxnets_attributes_and_remember(
     kind: Any, own: dict[str, Any], remembered: dict[str, Any]
 ) -> None:
     common = {"base_lr": 0.4, "warmup_steps": 2, "warmup_begin_lr": 0.1}
-    value, one = kind(**own, **common), type("Mine", (kind,), {})(**own, **common)
+
+    class Mine(kind):
+        def __init__(self, **given: Any) -> None:
+            super().__init__(**given)
+
+    value, one = kind(**own, **common), Mine(**own, **common)
     for n in range(13):
         # What a subclass reads or writes is the rate it is at.
         one.base_lr = one.base_lr
@@ -130,6 +157,11 @@ def test_objects_have_mxnets_attributes_and_remember(
     assert {name: getattr(one, name) for name in remembered} == remembered
     assert one.warmup_final_lr == 0.4
     assert not hasattr(value, "warmup_final_lr")
+    # Traced, it starts from where it started.
+    np.testing.assert_allclose(one(jnp.int32(7)), value(jnp.int32(7)))
+    if "max_steps" in remembered:
+        one.max_steps = 14
+        assert one(7) == kind(**{**own, "max_update": 16}, **common)(7)
 
 
 def test_a_definition_takes_an_object_as_any_callable() -> None:
@@ -159,7 +191,10 @@ def test_a_subclass_with_fields_is_a_value() -> None:
     ("write", "message"),
     [
         (lambda s: setattr(s, "base_lr", 1), r"base_lr cannot be assigned: .* replace\(base_lr="),
-        (lambda s: setattr(s, "count", 1), "count cannot be assigned: .* that declares none is"),
+        (
+            lambda s: setattr(s, "count", 1),
+            "count cannot be assigned: .* with an __init__ of its own is",
+        ),
         (lambda s: delattr(s, "step"), "step cannot be deleted: schedulers are immutable"),
     ],
 )
@@ -203,7 +238,14 @@ def test_a_given_rate_overrides_and_the_warning_is_at_the_users_line(schedule: A
 def test_a_default_base_lr_gives_way_without_a_word(schedule: Any) -> None:
     opt = mxo.SGD(lr_scheduler=schedule, learning_rate=0.9)
     assert opt.lr_scheduler.base_lr == 0.9
-    assert (opt.lr_scheduler is schedule) == (not isinstance(schedule, FactorScheduler))
+    assert (opt.lr_scheduler is schedule) == isinstance(schedule, Halving)
+
+
+def test_what_a_definition_holds_is_not_written_to() -> None:
+    definition = mxopt.SGD(lr_scheduler=Short(0.3))
+    with pytest.warns(UserWarning, match="overrides base_lr=0.3"):
+        opt = mxopt.Optimizer(definition, learning_rate=0.9)
+    assert (opt.learning_rate, definition.lr_scheduler(1)) == (0.9, 0.3)
 
 
 class Sealed(Foreign):

@@ -100,3 +100,30 @@ def test_a_wrong_state_names_the_slots(opt: Any, state: Any, message: str) -> No
     with pytest.raises(ValueError, match=rf"{type(opt).__name__}.update\(0\): .*{message}"):
         opt.update(0, ONES, ONES, state)
     assert opt.num_update == 0
+
+
+class Sum(mxopt.OptimizerDef):
+    """Its slots are a plain tuple."""
+
+    def _slots(self, weight: Any, index: Any) -> Any:
+        return (jnp.zeros_like(weight),)
+
+    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        total = slots[0] + grad
+        return weight - rates.lr * total, (total,)
+
+
+def test_plain_tuples_of_an_algorithm_are_its_own() -> None:
+    updater, trainer = mxopt.get_updater(Sum()), mxopt.Trainer({"w": jnp.ones(2)}, Sum())
+    weight, ones = jnp.ones(2), jnp.ones(2)
+    for _ in range(2):
+        weight, params = updater(0, ones, weight), trainer.step({"w": ones}, 1)
+    np.testing.assert_allclose(weight, 0.97, rtol=1e-6)
+    np.testing.assert_array_equal(params["w"], weight)
+
+
+def test_two_slots_beside_a_weight_of_zeros_are_no_master() -> None:
+    opt, weight = mxo.Adam(multi_precision=False), jnp.zeros(3, jnp.float16)
+    mean, var = jnp.zeros(3), jnp.ones(3)
+    _, state = opt.update(0, weight, jnp.ones(3, jnp.float16), (mean, var))
+    assert type(state).__name__ == "AdamSlots"

@@ -137,7 +137,9 @@ def test_row_sparse_gradients() -> None:
             r"step\('out/0'\): grad must be an array, got str",
         ),
         (lambda g: g, 0, ValueError, "batch_size must be above 0"),
-        (lambda g: g, "a", TypeError, "batch_size must be a number, got 'a'"),
+        (lambda g: g, None, TypeError, "batch_size must be a real number, got None"),
+        (lambda g: g, np.ones(2), ValueError, "batch_size must be above 0"),
+        (lambda g: g, "a", TypeError, "batch_size must be a real number, got 'a'"),
     ],
 )
 def test_refuses_what_does_not_fit_and_changes_nothing(

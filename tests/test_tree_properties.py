@@ -5,6 +5,7 @@ import collections
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import assert_near, assert_same, make
@@ -147,6 +148,7 @@ def test_where_false_leaves_every_tree(shapes, seed):
     assert_same(opt.step(params, params, state, where=False), (params, state))
 
 
+@pytest.mark.filterwarnings("ignore:SGD.init. .* is of no weight:UserWarning")
 @few
 @given(TREES, SEEDS)
 def test_multipliers_go_by_path_and_pattern(shapes, seed):
