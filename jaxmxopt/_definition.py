@@ -56,7 +56,8 @@ class OptimizerDef(Definition):
 
     Attributes:
         learning_rate: the step size, in :math:`[0, \infty)`. With a scheduler that has a
-            `base_lr` a given one overrides it, with a warning. None beside a scheduler.
+            `base_lr` a given one overrides it, with a warning if that is not the default. None
+            beside a scheduler.
         lr_scheduler: any callable from an update count (a traced int32, the first is 1) to a
             number: those of `jaxmxopt.lr_scheduler`, optax schedules.
         wd: weight decay, in :math:`[0, \infty)`; where it enters differs between algorithms.
