@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import jax
 import numpy as np
 from samples import distance
-from stateful_replay import expected_numbers, numbers, replay
+from stateful_replay import replay, same_numbers
 from trajectories import FILES, Trajectory, cases
 
 # Sums over a weight or a row come in another order, and so round otherwise.
@@ -36,8 +36,7 @@ def compare(trajectory: Trajectory) -> dict[str, Any]:
     case, off, equal = trajectory.case, 0.0, True
     expected, counted = [trajectory.expected(k) for k in case["indices"]], True
     for number, step in enumerate(replay(trajectory)):
-        mine = numbers(step.optimizer, list(case["indices"]))
-        counted = counted and mine == expected_numbers(trajectory, number)
+        counted = counted and same_numbers(trajectory, number, step.optimizer)
         for k in case["indices"]:
             for name, array in step.arrays(k).items():
                 wanted = expected[k][name][number]
