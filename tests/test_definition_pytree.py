@@ -207,13 +207,16 @@ def test_steps_of_changed_definitions_compile_once(cls, compilations):
 
 
 def test_a_decay_of_0_is_another_structure(compilations):
-    opt, params, grads = mxopt.Adam(wd=0.1), tree(), tree(1)
+    opt = mxopt.Adam(wd=0.1)
+    # Of a shape that no other test compiles for.
+    params = {"kernel": jnp.ones((3, 37))}
     state = opt.init(params)
-    opt.step(params, grads, state)
-    for decay, compiled in ((0.2, 0), (0.0, 1), (0.3, 0), (0.0, 0)):
+    opt.step(params, params, state)
+    for decay, compiles in ((0.2, False), (0.0, True), (0.3, False), (0.0, False)):
         with compilations as seen:
-            opt.replace(wd=decay).step(params, grads, state)
-        assert seen.count == compiled
+            opt.replace(wd=decay).step(params, params, state)
+        # One program, and one that brings its numbers over where no other test did so before.
+        assert 0 <= seen.count - compiles <= compiles
 
 
 def test_updates_of_several_indices_compile_once(cls, compilations):

@@ -134,7 +134,10 @@ def test_an_update_at_a_late_count_is_its_formula(name: str, t: int) -> None:
     h = hyperparameters_in_float32(opt)
     expected, _ = row.twin(h, t, *(np.float64(x) for x in (weight, grad)), by_name(state.slots))
     new, _ = opt.update("w", weight, grad, state)
-    np.testing.assert_allclose(new, expected, rtol=4e-7, atol=2e-7)
+    # AdaBelief's variance is a difference of nearly equal numbers, as in MXNet.
+    cancelled = 1 / (1 - h.beta2) * 2**-24 if name == "AdaBelief" else 0.0
+    moved = float(np.max(np.abs(expected - weight)))
+    np.testing.assert_allclose(new, expected, rtol=4e-7, atol=2e-7 + cancelled * moved)
 
 
 def hyperparameters_in_float32(opt: Any) -> SimpleNamespace:
