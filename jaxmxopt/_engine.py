@@ -14,7 +14,7 @@ from jax.sharding import AxisType, reshard
 
 from jaxmxopt._checks import check_ruled
 from jaxmxopt._in_place import apart
-from jaxmxopt._layout import stack, unstack
+from jaxmxopt._layout import SMALL, stack, unstack
 from jaxmxopt._numeric import compute_dtype, on_cpu
 from jaxmxopt._rates import RatesByRow
 from jaxmxopt._rows import change_rows
@@ -167,14 +167,15 @@ def _update_alone(
 ) -> tuple[Any, Any, Any]:
     """`update_weight` for a weight that shares its arrays with no other."""
     shape, merged = weight.shape, _merged(weight.shape)
-    if merged == shape or isinstance(grad, RowSparse) or not on_cpu():
+    if isinstance(grad, RowSparse) or not on_cpu() or (merged == shape and weight.size <= SMALL):
         return _update_shared(opt, rates, weight, grad, slots, master, ok, adapts=adapts)
 
     def to(old: tuple[int, ...], new: tuple[int, ...], tree: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf.reshape(new) if leaf.shape == old else leaf, tree)
 
-    # XLA would fuse the reshapes into the arithmetic and lose the donated buffers: the call
-    # keeps them apart.
+    # XLA would fuse the reshapes into the arithmetic and lose the donated buffers, and would run
+    # the first loops of all weights before the second ones, which find nothing in the caches
+    # then and need all temporaries at once: the call keeps them apart.
     updated = _update_apart(
         opt, rates, *to(shape, merged, (weight, grad, slots, master)), ok, adapts=adapts
     )
