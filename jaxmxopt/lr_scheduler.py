@@ -389,7 +389,7 @@ class PolyScheduler(LRScheduler):
 
     def _decayed(self, n: int) -> Any:
         power = self.pwr if self._is_value else self.__dict__["power"]
-        return self.final_lr + (_start(self) - self.final_lr) * (1 - _of_all(self, n)) ** power
+        return self.final_lr + (_start(self) - self.final_lr) * (1 - _done_of(1, self, n)) ** power
 
     def _decayed_array(self, n: jax.Array) -> jax.Array:
         left = jnp.power(_left(n, self.warmup_steps, self.max_update), _array(self.pwr))
@@ -442,7 +442,7 @@ class CosineScheduler(LRScheduler):
         return _walked_decay(self, n)
 
     def _decayed(self, n: int) -> Any:
-        wave = 1 + math.cos(math.pi * _of_all(self, n))
+        wave = 1 + math.cos(_done_of(math.pi, self, n))
         return self.final_lr + (_start(self) - self.final_lr) * wave / 2
 
     def _decayed_array(self, n: jax.Array) -> jax.Array:
@@ -510,10 +510,10 @@ def _of_decay(schedule: Any) -> dict[str, Any]:
     return {"base_lr_orig": schedule.base_lr, "max_steps": steps}
 
 
-def _of_all(schedule: Any, n: int) -> float:
-    """The share of a decay that is done."""
+def _done_of(whole: float, schedule: Any, n: int) -> float:
+    """How much of the whole of a decay is done, rounded as MXNet does: multiplied, then divided."""
     done, total = _done(n, schedule.warmup_steps, schedule.max_update)
-    return done / (schedule.__dict__.get("max_steps") or total)
+    return whole * done / (schedule.__dict__.get("max_steps") or total)
 
 
 def _walked_decay(schedule: Any, n: int) -> Any:
