@@ -91,8 +91,11 @@ def update(structure: Any, adapts: bool) -> Callable[[Any, Any, Any, State], tup
 
 
 @functools.lru_cache(maxsize=1024)
-def step(structure: Any, donate: bool) -> Callable[..., tuple[Any, State]]:
-    """The jitted update of a whole tree by a definition of this structure."""
+def step(structure: Any, donate: bool, own: bool) -> Callable[..., tuple[Any, State]]:
+    """The jitted update of a whole tree by a definition of this structure.
+
+    `own` says that it is compiled by itself, not as part of a larger program.
+    """
 
     def run(numbers: Any, params: Any, state: State, grads: Any, where: Any) -> Any:
         opt = definition(structure, numbers)
@@ -108,7 +111,7 @@ def step(structure: Any, donate: bool) -> Callable[..., tuple[Any, State]]:
 
         adapts = [opt._adapts(opt._name(name)) for name in names]
         new, slots, masters = _update_groups(
-            opt, rates_of, names, weights, grads, state.slots, state.master, ok, adapts
+            opt, rates_of, names, weights, grads, state.slots, state.master, ok, adapts, own
         )
         return jax.tree.unflatten(tree, new), State(t, slots, masters)
 
@@ -137,7 +140,7 @@ def apply(structure: Any, adapts: bool) -> Callable[..., tuple[Any, Any]]:
 
 @functools.lru_cache(maxsize=256)
 def apply_all(
-    rates_structure: Any, structure: Any, adapts: tuple[bool, ...], donate: bool
+    rates_structure: Any, structure: Any, adapts: tuple[bool, ...], donate: bool, own: bool
 ) -> Callable[..., tuple[list[Any], Packed, Packed]]:
     """The jitted update of many weights by a definition of this structure, rates given.
 
@@ -159,7 +162,9 @@ def apply_all(
             return RatesByRow(jax.tree.unflatten(rates_structure, list(columns)))
 
         names = range(len(weights))
-        return _update_groups(opt, rates_of, names, weights, grads, slots, masters, None, adapts)
+        return _update_groups(
+            opt, rates_of, names, weights, grads, slots, masters, None, adapts, own
+        )
 
     return jax.jit(run, donate_argnums=(2, 3, 4) if donate else (), keep_unused=donate)
 
@@ -179,6 +184,7 @@ def _update_groups(
     masters: Packed,
     ok: Any,
     adapts: Sequence[bool],
+    own: bool,
 ) -> tuple[list[Any], Packed, Packed]:
     """Checks and updates all weights of a layout, group by group."""
     check_packed(slots, masters, weights, names)
@@ -205,6 +211,7 @@ def _update_groups(
             group_master,
             ok,
             [adapts[i] for i in members],
+            own,
         )
         for number, leaf in zip(members, updated, strict=True):
             new[number] = leaf

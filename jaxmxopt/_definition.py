@@ -26,6 +26,7 @@ from jaxmxopt._engine import in_precision
 from jaxmxopt._exported import exportable
 from jaxmxopt._layout import Layout, Packed
 from jaxmxopt._multipliers import Multipliers, find, matches, nobody
+from jaxmxopt._one_loop import makes_own_program
 from jaxmxopt._overriding import check_scheduler, overridden
 from jaxmxopt._pure import WHOLE, Definition, flatten_states
 from jaxmxopt._rates import Rates
@@ -268,7 +269,9 @@ class OptimizerDef(Definition):
 
     def _step(self, params: Any, grads: Any, state: State, where: Any, donate: bool) -> Any:
         self._check_form(state, WHOLE)
-        run, numbers = self._remembered(("step", donate), lambda: self._prepared_step(donate))
+        own = makes_own_program()
+        prepare = lambda: self._prepared_step(donate, own)  # noqa: E731
+        run, numbers = self._remembered(("step", donate, own), prepare)
         return run(numbers, params, state, grads, where)
 
     def _pack(self, params: Any, states: Any) -> State:
@@ -359,10 +362,10 @@ class OptimizerDef(Definition):
         structure, numbers = flattened((bare, lr_mult, zero_or(wd_mult)))
         return _compiled.update(structure, self._adapts(self._name(index))), numbers
 
-    def _prepared_step(self, donate: bool) -> tuple[Any, Any]:
+    def _prepared_step(self, donate: bool, own: bool) -> tuple[Any, Any]:
         """The compiled update of a tree, and its numbers."""
         structure, numbers = flattened(self._reduced())
-        return _compiled.step(structure, donate), numbers
+        return _compiled.step(structure, donate, own), numbers
 
     def _remembered(
         self, what: Hashable, prepare: Callable[[], tuple[Any, Any]]

@@ -16,6 +16,7 @@ from jaxmxopt._checks import check_ruled
 from jaxmxopt._in_place import apart
 from jaxmxopt._layout import SMALL, stack, unstack
 from jaxmxopt._numeric import compute_dtype, on_cpu
+from jaxmxopt._one_loop import is_known, returns_all
 from jaxmxopt._rates import RatesByRow
 from jaxmxopt._rows import change_rows
 from jaxmxopt._sparse import RowSparse
@@ -59,7 +60,15 @@ def _floating(leaf: Any) -> bool:
 
 
 def update_weight(
-    opt: Any, rates: Any, weight: Any, grad: Any, slots: Any, master: Any, ok: Any, adapts: bool
+    opt: Any,
+    rates: Any,
+    weight: Any,
+    grad: Any,
+    slots: Any,
+    master: Any,
+    ok: Any,
+    adapts: bool,
+    own: bool = False,
 ) -> tuple[Any, Any, Any]:
     """One update of one weight.
 
@@ -72,6 +81,7 @@ def update_weight(
         master: the weight in full precision, or None.
         ok: scalar bool, False to leave everything as it is; None for always.
         adapts: whether rates that depend on the whole weight (LARS) apply to this one.
+        own: whether this is for a program that is compiled by itself and returns all of it.
 
     Returns:
         The new weight, slots and master, in the dtypes of the old ones.
@@ -86,6 +96,10 @@ def update_weight(
         if opt.lazy_update and opt._rowwise and grad.shape[0] > 0:
             return _update_rows(opt, rates, weight, grad, slots, master, ok, adapts)
         rule, grad = opt._row_rule, grad.astype(dtype).todense()
+    # What is rounded in the end is another array than the one that could share a loop.
+    kept = jax.tree.leaves((weight if master is None else master, slots))
+    own = own and all(leaf.dtype == dtype for leaf in kept if _floating(leaf))
+    own = own and is_known(rule)
 
     def updated(weight: Any, grad: Any, slots: Any, master: Any) -> tuple[Any, Any, Any]:
         grad, full = grad.astype(dtype), weight.astype(dtype)
@@ -95,7 +109,8 @@ def update_weight(
         part = next((s for s in jax.tree.leaves(slots) if s.shape == full.shape), full)
         full, grad = _laid_out(full, part), _laid_out(grad, part)
         old = in_precision(slots, dtype)
-        new, new_slots = check_ruled(rule(final, full, grad, old), full, old)
+        with returns_all(own):
+            new, new_slots = check_ruled(rule(final, full, grad, old), full, old)
         new_slots = _stored(slots, new_slots, None)
         rounded = _laid_out(new.astype(weight.dtype), weight)
         return rounded, new_slots, None if master is None else _laid_out(new, master)
@@ -152,7 +167,7 @@ def _update_rows(
 
 # Shared by all weights of one shape, so that tracing and compiling it happens once.
 _update_shared = jax.jit(update_weight, static_argnames="adapts")
-_update_apart = apart(update_weight, static_argnames="adapts")
+_update_apart = apart(update_weight, static_argnames=("adapts", "own"))
 
 
 def _update_alone(
@@ -164,6 +179,7 @@ def _update_alone(
     master: Any,
     ok: Any,
     adapts: bool,
+    own: bool,
 ) -> tuple[Any, Any, Any]:
     """`update_weight` for a weight that shares its arrays with no other."""
     shape, merged = weight.shape, _merged(weight.shape)
@@ -177,7 +193,7 @@ def _update_alone(
     # the first loops of all weights before the second ones, which find nothing in the caches
     # then and need all temporaries at once: the call keeps them apart.
     updated = _update_apart(
-        opt, rates, *to(shape, merged, (weight, grad, slots, master)), ok, adapts=adapts
+        opt, rates, *to(shape, merged, (weight, grad, slots, master)), ok, adapts=adapts, own=own
     )
     return to(merged, shape, updated)
 
@@ -205,6 +221,7 @@ def update_group(
     master: Any,
     ok: Any,
     adapts: Sequence[bool],
+    own: bool,
 ) -> tuple[list[Any], Any, Any]:
     """One update of the weights of a group, whose slots and masters are stacked.
 
@@ -217,7 +234,7 @@ def update_group(
         return list(weights), slots, master
     if count == 1:
         new, slots, master = _update_alone(
-            opt, rates[0], weights[0], grads[0], slots, master, ok, adapts[0]
+            opt, rates[0], weights[0], grads[0], slots, master, ok, adapts[0], own
         )
         return [new], slots, master
     if len(set(adapts)) > 1 or any(grad is None or isinstance(grad, RowSparse) for grad in grads):

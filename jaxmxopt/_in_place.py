@@ -13,6 +13,7 @@ import jax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxmxopt._numeric import hidden, on_cpu
+from jaxmxopt._one_loop import in_one_loop
 
 __all__ = ["after", "apart", "first"]
 
@@ -39,9 +40,18 @@ def apart(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     return call
 
 
-def first(function: Callable[..., Any], *arrays: Any) -> Any:
-    """Returns `function(*arrays)`, computed once, whatever reads it."""
-    return apart(function)(*arrays) if on_cpu() else function(*arrays)
+def first(function: Callable[..., Any], *arrays: Any, joined: bool = False) -> Any:
+    """Returns `function(*arrays)`, computed once, whatever reads it.
+
+    Args:
+        function: what computes an array.
+        *arrays: its arguments.
+        joined: whether that is one of the arrays, or reads with them, of `together`: where these
+            share a loop, nothing is computed before it.
+    """
+    if not on_cpu() or (joined and in_one_loop()):
+        return function(*arrays)
+    return apart(function)(*arrays)
 
 
 def after(done: jax.Array, array: jax.Array) -> jax.Array:

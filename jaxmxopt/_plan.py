@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxmxopt import _compiled
 from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._one_loop import makes_own_program
 
 __all__ = ["Plan"]
 
@@ -72,11 +73,12 @@ class Plan:
         self, indices: Sequence[Hashable], name: Callable[[Hashable], str], donate: bool
     ) -> Callable[..., Any]:
         """The compiled update of these weights together."""
-        key = tuple(indices), donate
+        own = makes_own_program()
+        key = tuple(indices), donate, own
         run = self._runs.get(key)
         if run is None:
             adapts = tuple(self._algorithm._adapts(name(index)) for index in indices)
-            run = _compiled.apply_all(self._rates_structure, self._structure, adapts, donate)
+            run = _compiled.apply_all(self._rates_structure, self._structure, adapts, donate, own)
             self._runs[key] = run
         return run
 

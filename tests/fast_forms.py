@@ -29,9 +29,10 @@ from jaxmxopt import _layout
 # By element, so that the order of a sum plays no part.
 ELEMENTWISE = [cls.__name__ for cls in ALGORITHMS if cls.__name__ not in SUMS]
 STEPS = 3
-# Vectors that share arrays, where two are enough, of two dtypes; a convolution.
+# Vectors that share arrays, where two are enough, of two dtypes; a convolution; what is large
+# enough for a call and loops of its own.
 SHAPES = {f"v{k}": (16,) for k in range(12)} | {f"h{k}": (8,) for k in range(3)}
-SHAPES |= {"conv": (8, 5, 3, 3)}
+SHAPES |= {"conv": (8, 5, 3, 3), "large": (130, 127), "h_large": (130, 127)}
 
 
 def tree(seed: int) -> dict[str, Any]:

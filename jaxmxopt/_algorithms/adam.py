@@ -7,6 +7,7 @@ import jax
 from jaxmxopt._config import DecayRate, NonNegative, Static
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._numeric import clip, one_minus_power, sqrt, zeros_like
+from jaxmxopt._one_loop import together
 from jaxmxopt._rates import Rates
 
 __all__ = ["Adam"]
@@ -71,6 +72,7 @@ class Adam(OptimizerDef):
         g = clip(grad * self.rescale_grad + weight * rates.wd, self.clip_gradient)
         m = self.beta1 * slots.mean + (1 - self.beta1) * g
         v = self.beta2 * slots.var + (1 - self.beta2) * g * g
+        m, v = together(m, v)
         return weight - rates.lr * m / (sqrt(v) + self.epsilon), AdamSlots(m, v)
 
     def _row_rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:

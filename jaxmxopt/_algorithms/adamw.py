@@ -7,6 +7,7 @@ import jax
 from jaxmxopt._config import DecayRate, NonNegative, Static
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._numeric import clip, one_minus_power, sqrt, zeros_like
+from jaxmxopt._one_loop import together
 from jaxmxopt._rates import Rates
 
 __all__ = ["AdamW"]
@@ -77,5 +78,6 @@ class AdamW(OptimizerDef):
         squared = g * g
         m = self.beta1 * (slots.mean - g) + g
         v = self.beta2 * (slots.var - squared) + squared
+        m, v = together(m, v)
         new = weight - rates.lr * (m / (sqrt(v) + self.epsilon) + rates.wd * weight)
         return new, AdamWSlots(m, v)

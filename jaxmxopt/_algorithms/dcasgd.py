@@ -10,6 +10,7 @@ from jaxmxopt._config import DecayRate, NonNegative
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._in_place import after, first
 from jaxmxopt._numeric import clip, zeros_like
+from jaxmxopt._one_loop import together
 
 __all__ = ["DCASGD"]
 
@@ -77,6 +78,11 @@ class DCASGD(OptimizerDef):
             step = -rates.lr * (g + rates.wd * weight + delayed)
             return step if mom is None else self.momentum * mom + step
 
-        mom = first(step, weight, grad, slots.previous_weight, slots.mom)
+        mom = first(step, weight, grad, slots.previous_weight, slots.mom, joined=True)
         previous = after(mom, weight)
-        return previous + mom, DCASGDSlots(None if slots.mom is None else mom, previous)
+        new = previous + mom
+        if slots.mom is None:
+            new, previous = together(new, previous)
+            return new, DCASGDSlots(None, previous)
+        new, mom, previous = together(new, mom, previous)
+        return new, DCASGDSlots(mom, previous)

@@ -9,6 +9,7 @@ from jaxmxopt._algorithms._trust import bounded, trust_ratio
 from jaxmxopt._config import DecayRate, NonNegative, Static
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._numeric import clip, divide, norm, sqrt, zeros_like
+from jaxmxopt._one_loop import together
 
 __all__ = ["LAMB"]
 
@@ -96,6 +97,7 @@ class LAMB(OptimizerDef):
         g = clip(grad * self.rescale_grad, self.clip_gradient)
         m = self.beta1 * slots.mean + (1 - self.beta1) * g
         v = self.beta2 * slots.var + (1 - self.beta2) * g * g
+        m, v = together(m, v)
         mean, var = m, v
         if self.bias_correction:
             mean, var = divide(m, rates.correction1), divide(v, rates.correction2)

@@ -10,6 +10,7 @@ from jaxmxopt._algorithms._trust import bounded, trust_ratio
 from jaxmxopt._config import DecayRate, NonNegative
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._numeric import clip, divide, norm, sqrt, zeros_like
+from jaxmxopt._one_loop import together
 
 __all__ = ["LANS"]
 
@@ -102,6 +103,7 @@ class LANS(OptimizerDef):
         g = clip(divide(grad * self.rescale_grad, slope), self.clip_gradient)
         m = self.beta1 * slots.mean + (1 - self.beta1) * g
         v = self.beta2 * slots.var + (1 - self.beta2) * g * g
+        m, v = together(m, v)
         root = sqrt(divide(v, rates.correction2)) + self.epsilon
         decay = rates.wd * weight
         u = divide(m, rates.correction1) / root + decay

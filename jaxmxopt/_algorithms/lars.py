@@ -14,6 +14,7 @@ from jaxmxopt._algorithms._sgd_arithmetic import (
 from jaxmxopt._config import DecayRate, NonNegative, Static
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._numeric import norm, scalar_like, zeros_like
+from jaxmxopt._one_loop import together
 
 __all__ = ["LARS"]
 
@@ -113,7 +114,8 @@ class LARS(OptimizerDef):
             return weight + momentum_step(self, rates, weight, grad, 0.0), ()
         mom = self._corrected(rates, slots.last_lr) * slots.mom
         mom = momentum_step(self, rates, weight, grad, mom)
-        return weight + mom, LARSSlots(mom, rates.asked_lr)
+        new, mom = together(weight + mom, mom)
+        return new, LARSSlots(mom, rates.asked_lr)
 
     def _row_rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         if not slots:

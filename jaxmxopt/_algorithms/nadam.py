@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxmxopt._config import DecayRate, NonNegative
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._numeric import clip, divide, one_minus_power, scalar_like, sqrt, zeros_like
+from jaxmxopt._one_loop import together
 
 __all__ = ["Nadam"]
 
@@ -125,6 +126,7 @@ class Nadam(OptimizerDef):
         g = clip(grad * self.rescale_grad + rates.wd * weight, self.clip_gradient)
         m = slots.mean * self.beta1 + rates.fresh1 * g
         v = slots.var * self.beta2 + rates.fresh2 * g * g
+        m, v = together(m, v)
         ahead = rates.rest_of_momentum * divide(g, correction1)
         ahead = ahead + rates.next_momentum * divide(m, next_correction1)
         step = rates.lr * ahead / (sqrt(divide(v, rates.correction2)) + self.epsilon)

@@ -12,6 +12,7 @@ from jaxmxopt._config import DecayRate
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._in_place import after, first
 from jaxmxopt._numeric import clip
+from jaxmxopt._one_loop import together
 
 __all__ = ["NAG"]
 
@@ -77,6 +78,7 @@ class NAG(OptimizerDef):
             kept = weight - self.momentum * mom
             return kept + (self.momentum + 1) * moved(weight, mom, grad)
 
-        new = first(ahead, weight, slots.mom, grad)
+        new = first(ahead, weight, slots.mom, grad, joined=True)
         mom = after(new, slots.mom)
-        return new, MomentumSlots(moved(new, mom, grad))
+        new, mom = together(new, moved(new, mom, grad))
+        return new, MomentumSlots(mom)

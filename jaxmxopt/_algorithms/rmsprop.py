@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxmxopt._config import DecayRate, NonNegative, Real, Static
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._numeric import clip, divide, sqrt, zeros_like
+from jaxmxopt._one_loop import together
 
 __all__ = ["RMSProp"]
 
@@ -103,6 +104,7 @@ class RMSProp(OptimizerDef):
             return clip(new, self.clip_weights), RMSPropSlots(n)
         n = fresh * g * g + self.gamma1 * slots.n
         mean = fresh * g + self.gamma1 * slots.g
+        n, mean = together(n, mean)
         var = n - mean * mean + self.epsilon
         root = sqrt(jnp.where(var > 0, var, self.epsilon))
         delta = self.gamma2 * slots.delta - divide(rates.lr * g, root)

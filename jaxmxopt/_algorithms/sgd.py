@@ -11,6 +11,7 @@ from jaxmxopt._algorithms._sgd_arithmetic import (
 )
 from jaxmxopt._config import DecayRate, Static
 from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._one_loop import together
 
 __all__ = ["SGD"]
 
@@ -62,7 +63,8 @@ class SGD(OptimizerDef):
         if not slots:
             return weight + momentum_step(self, rates, weight, grad, 0.0), ()
         mom = momentum_step(self, rates, weight, grad, self.momentum * slots.mom)
-        return weight + mom, MomentumSlots(mom)
+        new, mom = together(weight + mom, mom)
+        return new, MomentumSlots(mom)
 
     def _row_rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         if not slots:

@@ -6,6 +6,7 @@ from jaxmxopt._algorithms._sgd_arithmetic import MomentumSlots, made_without, mo
 from jaxmxopt._config import DecayRate, NonNegative
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._numeric import clip, sign
+from jaxmxopt._one_loop import together
 
 __all__ = ["Signum"]
 
@@ -73,4 +74,6 @@ class Signum(OptimizerDef):
             mom = mom - fresh * self.rescale_grad * grad
         else:
             mom = mom - fresh * clip(self.rescale_grad * grad, self.clip_gradient)
-        return (1 - rates.lr * self.wd_lh) * weight + rates.lr * sign(mom), MomentumSlots(mom)
+        new = (1 - rates.lr * self.wd_lh) * weight + rates.lr * sign(mom)
+        new, mom = together(new, mom)
+        return new, MomentumSlots(mom)

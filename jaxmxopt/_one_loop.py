@@ -1,0 +1,109 @@
+"""Several results of one loop on a CPU, where XLA would give each a loop of its own.
+
+XLA fuses what one array is computed from into one loop. It does so for several arrays at once
+where they are results of one fusion; such a one is put behind them, which itself does nothing.
+XLA then fuses into it what they are computed from, as far as that is sums, products and choices,
+and what several of them need is read once.
+
+XLA aborts the process where all results of such a fusion but one are unused, constant or the
+same. So only programs have it that are the engine's own and return all results: not a caller's,
+of whom one cannot know what he does with them. And only with the release of jaxlib that has been
+tested for it, as XLA promises nothing of a fusion that is not its own.
+"""
+
+import contextlib
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from importlib.metadata import version
+from typing import Any
+
+import jax
+from jax.extend.core import Primitive
+
+from jaxmxopt._numeric import on_cpu
+
+__all__ = ["in_one_loop", "is_known", "makes_own_program", "returns_all", "together"]
+
+_TESTED = "0.10."
+
+_returns_all = ContextVar("_returns_all", default=False)
+
+
+def together(*arrays: jax.Array) -> Sequence[jax.Array]:
+    """Returns arrays of one shape as they are, in a form that XLA can compute in one loop.
+
+    What costs more than a product (a root, a quotient) XLA computes before, in a loop of its own,
+    so let such things be computed from what this returns. The rule must return all of them.
+    """
+    return _together.bind(*arrays) if in_one_loop() else arrays
+
+
+def in_one_loop() -> bool:
+    """Whether what `together` is given shares a loop, in the rule that is being traced."""
+    return _returns_all.get()
+
+
+@contextlib.contextmanager
+def returns_all(own: bool) -> Generator[None]:
+    """While a rule is traced: whether it is for a program that returns all results of the rule."""
+    token = _returns_all.set(own)
+    try:
+        yield
+    finally:
+        _returns_all.reset(token)
+
+
+def is_known(rule: Any) -> bool:
+    """Whether a rule is of this package, and so returns all that it gives to `together`.
+
+    A subclass elsewhere may call one and leave out some of its results.
+    """
+    return rule.__module__.startswith(f"{__package__}.")
+
+
+def makes_own_program() -> bool:
+    """Whether a jitted function called now is compiled by itself, for a CPU, as has been tested.
+
+    Under any transformation of JAX it would be part of a larger program.
+    """
+    return _SUPPORTED and on_cpu() and _trace_state() == _NO_TRACE
+
+
+def _fused(ctx: Any, *arrays: Any) -> Any:
+    """The operation: a fusion whose results are its arguments."""
+    if getattr(ctx.module_context.axis_context, "num_devices", None) != 1:
+        return arrays
+    fusion = ir.Operation.create(
+        "mhlo.fusion",
+        results=[array.type for array in arrays],
+        operands=list(arrays),
+        attributes={"fusion_kind": ir.Attribute.parse("#mhlo<fusion_kind kLoop>")},
+        regions=1,
+    )
+    body = fusion.regions[0].blocks.append(*fusion.results.types)
+    with ir.InsertionPoint(body):
+        ir.Operation.create("mhlo.return", operands=list(body.arguments))
+    return list(fusion.results)
+
+
+_SUPPORTED = version("jaxlib").startswith(_TESTED)
+_together = Primitive("together")
+_together.multiple_results = True
+_together.def_impl(lambda *arrays: list(arrays))
+_together.def_abstract_eval(lambda *arrays: list(arrays))
+
+if _SUPPORTED:
+    from jax.extend.core import get_opaque_trace_state
+    from jax.extend.mlir import ir
+    from jax.interpreters import mlir
+
+    def _trace_state() -> Any:
+        return get_opaque_trace_state(convention="nnx")
+
+    # In another thread, as this one may be tracing while it imports.
+    with ThreadPoolExecutor(1) as _thread:
+        _NO_TRACE = _thread.submit(_trace_state).result()
+
+    mlir.register_lowering(_together, lambda ctx, *arrays: arrays)
+    mlir.register_lowering(_together, _fused, platform="cpu")

@@ -1,0 +1,201 @@
+"""Results that share a loop, in programs of the library's own and in no others."""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+from samples import assert_near, make
+
+import jaxmxopt as mxopt
+from jaxmxopt import _one_loop
+from jaxmxopt._layout import Layout
+
+SHAPE = (256, 192)
+# Loops over a weight: what has a root or a quotient in it is computed after the slots.
+LOOPS = {
+    mxopt.SGD: 1,
+    mxopt.ccSGD: 1,
+    mxopt.NAG: 1,
+    mxopt.Signum: 1,
+    mxopt.DCASGD: 1,
+    mxopt.LARS: 1,
+    mxopt.Adam: 2,
+    mxopt.AdamW: 2,
+    mxopt.Adamax: 2,
+    mxopt.Nadam: 2,
+}
+OPERATION = "mhlo.fusion"
+# With another release of jaxlib every result has a loop of its own.
+SUPPORTED = version("jaxlib").startswith("0.10.")
+
+
+def weights(seed=0, dtype=jnp.float32):
+    return {"w": jax.random.normal(jax.random.key(seed), SHAPE, dtype)}
+
+
+def lowered(opt, params, where=None):
+    """The program of `opt.step`."""
+    run, numbers = opt._prepared_step(True, _one_loop.makes_own_program())
+    return run.lower(numbers, params, opt.init(params), params, where)
+
+
+def loops(program) -> int:
+    """The loops of a compiled program that have a result of the weight's shape."""
+    dims = ",".join(map(str, SHAPE))
+    return len(re.findall(rf"= \(?f32\[{dims}\][^=]* fusion\(", program.compile().as_text()))
+
+
+def test_only_on_a_cpu_with_the_release_it_is_tested_for(monkeypatch):
+    assert _one_loop.makes_own_program() == SUPPORTED
+    monkeypatch.setattr(_one_loop, "on_cpu", lambda: False)
+    assert not _one_loop.makes_own_program()
+    monkeypatch.undo()
+    monkeypatch.setattr(_one_loop, "_SUPPORTED", False)
+    assert not _one_loop.makes_own_program()
+    assert OPERATION not in lowered(make(mxopt.Adam), weights()).as_text()
+
+
+@pytest.mark.parametrize("algorithm", LOOPS, ids=lambda cls: cls.__name__)
+def test_a_large_weight_is_updated_in_few_loops(algorithm):
+    assert loops(lowered(make(algorithm), weights())) == LOOPS[algorithm] or not SUPPORTED
+
+
+@pytest.mark.parametrize("algorithm", [mxopt.SGD, mxopt.Adam], ids=lambda cls: cls.__name__)
+def test_a_step_that_may_be_skipped_has_no_more(algorithm):
+    program = lowered(make(algorithm), weights(), jnp.bool_(True))
+    assert loops(program) == LOOPS[algorithm] or not SUPPORTED
+
+
+def test_numbers_are_those_of_a_callers_program(cls):
+    opt, params = make(cls), weights()
+    inside, outside = (params, opt.init(params)), (params, opt.init(params))
+    step = jax.jit(opt.step)
+    for seed in range(1, 4):
+        inside, outside = step(inside[0], weights(seed), inside[1]), opt.step(
+            outside[0], weights(seed), outside[1]
+        )  # fmt: skip
+    assert_near(outside, inside, ulps=16)
+
+
+@pytest.mark.filterwarnings("ignore:.*half-precision:UserWarning")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("multi_precision", [True, False])
+def test_half_precision_shares_loops_between_float32_arrays_only(dtype, multi_precision):
+    opt = make(mxopt.Adam, multi_precision=multi_precision)
+    params = weights(0, dtype)
+    assert (OPERATION in lowered(opt, params).as_text()) == (multi_precision and SUPPORTED)
+    state = opt.init(params)
+    assert_near(opt.step(params, params, state), jax.jit(opt.step)(params, params, state))
+
+
+class Forgetful(mxopt.SGD):
+    """Leaves out what the rule of its base keeps."""
+
+    def _rule(self, rates, weight, grad, slots):
+        new, _ = super()._rule(rates, weight, grad, slots)
+        return new, slots
+
+
+def test_a_rule_from_elsewhere_may_leave_out_what_it_likes():
+    opt, params = Forgetful(learning_rate=0.1, momentum=0.9), weights()
+    assert OPERATION not in lowered(opt, params).as_text()
+    new, state = opt.step(params, params, opt.init(params))
+    assert_near(new["w"], params["w"] * jnp.float32(0.9))
+    assert not state.slots.groups[0].mom.any()
+
+
+@pytest.fixture
+def step():
+    opt, params = make(mxopt.SGD, momentum=0.9), weights()
+    return opt, params, params, opt.init(params)
+
+
+# XLA aborts where all results of such a fusion but one are unused, constant or the same.
+CALLERS = {
+    "weights only": lambda opt, p, g, s: jax.jit(lambda p, g, s: opt.step(p, g, s)[0])(p, g, s),
+    "state only": lambda opt, p, g, s: jax.jit(lambda p, g, s: opt.step(p, g, s)[1])(p, g, s),
+    "of constants": lambda opt, p, g, s: jax.jit(lambda: opt.step(p, g, s)[0])(),
+    "no gradient": lambda opt, p, g, s: jax.jit(
+        lambda p: opt.step(p, jax.tree.map(jnp.zeros_like, p), opt.init(p))
+    )(p),
+    "vmap": lambda opt, p, g, s: jax.vmap(lambda g: opt.step(p, g, s)[0])(
+        jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), g)
+    ),
+    "scan": lambda opt, p, g, s: jax.lax.scan(
+        lambda p, _: (opt.step(p, g, s)[0], None), p, length=2
+    )[0],
+    "cond": lambda opt, p, g, s: jax.jit(
+        lambda yes: jax.lax.cond(yes, lambda: opt.step(p, g, s)[0], lambda: p)
+    )(True),
+    "grad": lambda opt, p, g, s: jax.grad(
+        lambda rate: opt.replace(learning_rate=rate).step(p, g, s)[0]["w"].sum()
+    )(0.1),
+    "shard_map": lambda opt, p, g, s: jax.shard_map(
+        lambda p, g, s: opt.step(p, g, s)[0],
+        mesh=jax.make_mesh((1,), ("one",)),
+        in_specs=PartitionSpec(),
+        out_specs=PartitionSpec(),
+    )(p, g, s),
+    "donating": lambda opt, p, g, s: jax.jit(lambda p, g, s: opt.step(p, g, s, donate=True)[0])(
+        p, g, s
+    ),
+    "one weight": lambda opt, p, g, s: jax.jit(
+        lambda w: opt.update("w", w, w, opt.create_state("w", w))[0]
+    )(p["w"]),
+    "a wrapper": lambda opt, p, g, s: jax.jit(
+        lambda p, g: mxopt.EMA(opt).step(p, g, mxopt.EMA(opt).init(p))[0]
+    )(p, g),
+}
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_callers_may_use_what_they_like_of_a_step(caller, step):
+    jax.block_until_ready(CALLERS[caller](*step))
+
+
+def test_a_callers_program_holds_nothing_of_xlas_own(step):
+    opt, *args = step
+    for function in (opt.step, lambda *args: opt.step(*args, donate=True)):
+        assert OPERATION not in jax.jit(function).lower(*args).as_text()
+    assert OPERATION not in jax.export.export(jax.jit(opt.step))(*args).mlir_module()
+
+
+def test_importing_inside_of_a_trace_is_no_program_of_its_own():
+    program = (
+        "import jax\n"
+        "def traced(x):\n"
+        "    import jaxmxopt._one_loop as one_loop\n"
+        "    assert not one_loop.makes_own_program()\n"
+        "    return x\n"
+        "jax.jit(traced)(1.0)\n"
+        "import jaxmxopt._one_loop as one_loop\n"
+        f"assert one_loop.makes_own_program() == {SUPPORTED}\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_weights_on_several_devices_are_neither_fused_nor_gathered():
+    mesh = jax.make_mesh((4,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    opt, params = make(mxopt.NAG), weights()
+    divided = jax.device_put(params, NamedSharding(mesh, PartitionSpec("rows")))
+    program = lowered(opt, divided)
+    assert OPERATION not in program.as_text()
+    assert "all-gather" not in program.compile().as_text()
+    new, state = opt.step(divided, divided, opt.init(divided))
+    assert new["w"].sharding == divided["w"].sharding
+    assert_near((new, state), opt.step(params, params, opt.init(params)), ulps=16)
+
+
+def test_the_trainer_and_lists_share_loops_too():
+    opt, weight = mxopt.create("sgd", learning_rate=0.1, momentum=0.9), weights()["w"]
+    run = opt._planned(opt._counted_rates(0)).run_all((0,), str, False)
+    state = opt.create_state(0, weight)
+    layout = Layout(((0,),))
+    table = opt._planned(opt._counted_rates(0)).table([opt._counted_rates(0)], [0])
+    packed = layout.pack([state]), layout.pack([None])
+    assert loops(run.lower(*table, [weight], *packed, [weight])) == 1 or not SUPPORTED
