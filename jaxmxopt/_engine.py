@@ -183,7 +183,8 @@ def _update_alone(
 ) -> tuple[Any, Any, Any]:
     """`update_weight` for a weight that shares its arrays with no other."""
     shape, merged = weight.shape, _merged(weight.shape)
-    if isinstance(grad, RowSparse) or not on_cpu() or (merged == shape and weight.size <= SMALL):
+    called = merged != shape or (own and weight.size > SMALL)
+    if isinstance(grad, RowSparse) or not on_cpu() or not called:
         return _update_shared(opt, rates, weight, grad, slots, master, ok, adapts=adapts)
 
     def to(old: tuple[int, ...], new: tuple[int, ...], tree: Any) -> Any:
@@ -191,7 +192,8 @@ def _update_alone(
 
     # XLA would fuse the reshapes into the arithmetic and lose the donated buffers, and would run
     # the first loops of all weights before the second ones, which find nothing in the caches
-    # then and need all temporaries at once: the call keeps them apart.
+    # then and need all temporaries at once: the call keeps them apart. In a caller's program it
+    # would keep the gradient from being fused with what computes it, which costs more.
     updated = _update_apart(
         opt, rates, *to(shape, merged, (weight, grad, slots, master)), ok, adapts=adapts, own=own
     )
