@@ -94,7 +94,7 @@ def update(structure: Any, adapts: bool) -> Callable[[Any, Any, Any, State], tup
 def step(structure: Any, donate: bool, own: bool) -> Callable[..., tuple[Any, State]]:
     """The jitted update of a whole tree by a definition of this structure.
 
-    `own` says that it is compiled by itself, not as part of a larger program.
+    `own` says that it is compiled by itself, for one CPU: see `makes_own_program`.
     """
 
     def run(numbers: Any, params: Any, state: State, grads: Any, where: Any) -> Any:

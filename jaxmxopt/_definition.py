@@ -269,7 +269,7 @@ class OptimizerDef(Definition):
 
     def _step(self, params: Any, grads: Any, state: State, where: Any, donate: bool) -> Any:
         self._check_form(state, WHOLE)
-        own = makes_own_program()
+        own = makes_own_program(getattr(state.slots, "groups", ())[:1])
         prepare = lambda: self._prepared_step(donate, own)  # noqa: E731
         run, numbers = self._remembered(("step", donate, own), prepare)
         return run(numbers, params, state, grads, where)

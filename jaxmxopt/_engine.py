@@ -81,7 +81,8 @@ def update_weight(
         master: the weight in full precision, or None.
         ok: scalar bool, False to leave everything as it is; None for always.
         adapts: whether rates that depend on the whole weight (LARS) apply to this one.
-        own: whether this is for a program that is compiled by itself and returns all of it.
+        own: whether this is for a program that is compiled by itself and returns all of it, so
+            that results may share loops.
 
     Returns:
         The new weight, slots and master, in the dtypes of the old ones.
@@ -98,8 +99,8 @@ def update_weight(
         rule, grad = opt._row_rule, grad.astype(dtype).todense()
     # What is rounded in the end is another array than the one that could share a loop.
     kept = jax.tree.leaves((weight if master is None else master, slots))
-    own = own and all(leaf.dtype == dtype for leaf in kept if _floating(leaf))
-    own = own and is_known(rule)
+    unrounded = all(leaf.dtype == dtype for leaf in kept if _floating(leaf))
+    shares = own and unrounded and is_known(rule)
 
     def updated(weight: Any, grad: Any, slots: Any, master: Any) -> tuple[Any, Any, Any]:
         grad, full = grad.astype(dtype), weight.astype(dtype)
@@ -109,7 +110,8 @@ def update_weight(
         part = next((s for s in jax.tree.leaves(slots) if s.shape == full.shape), full)
         full, grad = _laid_out(full, part), _laid_out(grad, part)
         old = in_precision(slots, dtype)
-        with returns_all(own):
+        # From here on no result of the rule may be dropped: see `together`.
+        with returns_all(shares):
             new, new_slots = check_ruled(rule(final, full, grad, old), full, old)
         new_slots = _stored(slots, new_slots, None)
         rounded = _laid_out(new.astype(weight.dtype), weight)

@@ -7,25 +7,25 @@ and what several of them need is read once.
 
 XLA aborts the process where all results of such a fusion but one are unused, constant or the
 same. So only programs have it that are the engine's own and return all results: not a caller's,
-of whom one cannot know what he does with them. And only with the release of jaxlib that has been
-tested for it, as XLA promises nothing of a fusion that is not its own.
+of whom one cannot know what he does with them. And only with the releases of jaxlib that have
+been tested for it, as XLA promises nothing of a fusion that is not its own.
 """
 
 import contextlib
+import threading
 from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from importlib.metadata import version
 from typing import Any
 
 import jax
+import jaxlib.version
 from jax.extend.core import Primitive
 
 from jaxmxopt._numeric import on_cpu
 
 __all__ = ["in_one_loop", "is_known", "makes_own_program", "returns_all", "together"]
 
-_TESTED = "0.10."
+_TESTED = ("0.10.0", "0.10.1", "0.10.2")
 
 _returns_all = ContextVar("_returns_all", default=False)
 
@@ -34,7 +34,8 @@ def together(*arrays: jax.Array) -> Sequence[jax.Array]:
     """Returns arrays of one shape as they are, in a form that XLA can compute in one loop.
 
     What costs more than a product (a root, a quotient) XLA computes before, in a loop of its own,
-    so let such things be computed from what this returns. The rule must return all of them.
+    so let such things be computed from what this returns. The rule must return all of them, and
+    at least two must depend on the arguments of the program, in different ways.
     """
     return _together.bind(*arrays) if in_one_loop() else arrays
 
@@ -59,15 +60,27 @@ def is_known(rule: Any) -> bool:
 
     A subclass elsewhere may call one and leave out some of its results.
     """
-    return rule.__module__.startswith(f"{__package__}.")
+    # Not the name of the function, which decorators copy.
+    module = getattr(getattr(rule, "__func__", None), "__globals__", {}).get("__name__")
+    return str(module).startswith(f"{__package__}.")
 
 
-def makes_own_program() -> bool:
-    """Whether a jitted function called now is compiled by itself, for a CPU, as has been tested.
+def makes_own_program(slots: Any) -> bool:
+    """Whether results may share loops in a jitted function that is called now.
 
-    Under any transformation of JAX it would be part of a larger program.
+    That is where it is compiled by itself, which it is not under any transformation of JAX, for
+    one CPU, with a jaxlib that has been tested.
+
+    Args:
+        slots: of any of the weights; they are where the others are.
     """
-    return _SUPPORTED and on_cpu() and _trace_state() == _NO_TRACE
+    return _SUPPORTED and on_cpu() and _trace_state() == _no_trace and _on_one_device(slots)
+
+
+def _on_one_device(slots: Any) -> bool:
+    # All slots of a weight lie alike.
+    places = (getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(slots)[:1])
+    return all(place is None or place.num_devices == 1 for place in places)
 
 
 def _fused(ctx: Any, *arrays: Any) -> Any:
@@ -87,7 +100,8 @@ def _fused(ctx: Any, *arrays: Any) -> Any:
     return list(fusion.results)
 
 
-_SUPPORTED = version("jaxlib").startswith(_TESTED)
+_SUPPORTED = jaxlib.version.__version__ in _TESTED
+_no_trace: Any = None
 _together = Primitive("together")
 _together.multiple_results = True
 _together.def_impl(lambda *arrays: list(arrays))
@@ -101,9 +115,16 @@ if _SUPPORTED:
     def _trace_state() -> Any:
         return get_opaque_trace_state(convention="nnx")
 
-    # In another thread, as this one may be tracing while it imports.
-    with ThreadPoolExecutor(1) as _thread:
-        _NO_TRACE = _thread.submit(_trace_state).result()
+    def _remember() -> None:
+        global _no_trace
+        _no_trace = _trace_state()
+
+    # In another thread, as this one may be tracing while it imports. Without threads, as when the
+    # interpreter ends, no state is equal to None.
+    with contextlib.suppress(RuntimeError):
+        _thread = threading.Thread(target=_remember)
+        _thread.start()
+        _thread.join()
 
     mlir.register_lowering(_together, lambda ctx, *arrays: arrays)
     mlir.register_lowering(_together, _fused, platform="cpu")

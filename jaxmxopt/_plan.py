@@ -70,10 +70,10 @@ class Plan:
         return run(numbers, *arrays)
 
     def run_all(
-        self, indices: Sequence[Hashable], name: Callable[[Hashable], str], donate: bool
+        self, indices: Sequence[Hashable], name: Callable[[Hashable], str], donate: bool, slots: Any
     ) -> Callable[..., Any]:
-        """The compiled update of these weights together."""
-        own = makes_own_program()
+        """The compiled update of these weights, which have these slots, together."""
+        own = makes_own_program(slots.groups[:1])
         key = tuple(indices), donate, own
         run = self._runs.get(key)
         if run is None:

@@ -163,7 +163,7 @@ class Updates(Hyperparameters):
                 numbers = dict(zip(updated, which, strict=True))
                 which = [numbers.get(index, 0) for index in indices]
             check_form(self._algorithm, slots.groups, [m[0] for m in slots.layout.groups])
-            run = plan.run_all(indices, self._name, donate)
+            run = plan.run_all(indices, self._name, donate, slots)
             return run(*plan.table(distinct, which), weights, slots, masters, grads)
         except BaseException as error:
             self._rewind(counts, before, largest)

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import json
+import math
 import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -440,3 +441,10 @@ def test_threads_share_no_half_done_work(monkeypatch):
         found = list(pool.map(schedule, [1501] * 8))
     assert found == [multiplied(0.123, 0.999, 1500)] * 8
     assert schedule(601) == multiplied(0.123, 0.999, 600)
+
+
+@pytest.mark.parametrize("n", range(1, 13))
+def test_the_cosine_is_rounded_in_mxnets_order(n):
+    """`pi * n / steps`, not `pi * (n / steps)`, which is a unit off at some steps."""
+    schedule = lr_scheduler.CosineScheduler(max_update=13, base_lr=0.01, final_lr=0.001)
+    assert schedule(n) == 0.001 + (0.01 - 0.001) * (1 + math.cos(math.pi * n / 13)) / 2
