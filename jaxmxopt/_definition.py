@@ -270,8 +270,9 @@ class OptimizerDef(Definition):
     def _step(self, params: Any, grads: Any, state: State, where: Any, donate: bool) -> Any:
         self._check_form(state, WHOLE)
         own = makes_own_program(getattr(state.slots, "groups", ())[:1])
-        prepare = lambda: self._prepared_step(donate, own)  # noqa: E731
-        run, numbers = self._remembered(("step", donate, own), prepare)
+        run, numbers = self._remembered(
+            ("step", donate, own), lambda: self._prepared_step(donate, own)
+        )
         return run(numbers, params, state, grads, where)
 
     def _pack(self, params: Any, states: Any) -> State:

@@ -231,7 +231,7 @@ def test_all_sizes(shape):
 
 def test_importing_at_the_end_of_the_interpreter():
     program = (
-        "import atexit, sys\n"
+        "import atexit\n"
         "def late():\n"
         "    import jaxmxopt\n"
         "    print('imported')\n"
