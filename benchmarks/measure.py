@@ -162,7 +162,9 @@ import json, pathlib, sys, jax, jax.numpy as jnp, jaxmxopt as mxopt
 def status(name):
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
-opt, params = mxopt.Adam(), [jnp.full(shape, 0.5) for shape in json.loads(sys.argv[1])]
+opt, params = mxopt.Adam(), [
+    jnp.full(shape, 0.5, jnp.float32) for shape in json.loads(sys.argv[1])
+]
 grads, state = [p * 2 for p in params], opt.init(params)
 params, state = jax.block_until_ready(opt.step(params, grads, state, donate=True))
 held = sum(leaf.nbytes for leaf in jax.tree.leaves((params, grads, state)))

@@ -74,7 +74,7 @@ def makes_own_program(slots: Any) -> bool:
     Args:
         slots: of any of the weights; they are where the others are.
     """
-    return _SUPPORTED and on_cpu() and _trace_state() == _no_trace and _on_one_device(slots)
+    return SUPPORTED and on_cpu() and _trace_state() == _no_trace and _on_one_device(slots)
 
 
 def _on_one_device(slots: Any) -> bool:
@@ -100,14 +100,14 @@ def _fused(ctx: Any, *arrays: Any) -> Any:
     return list(fusion.results)
 
 
-_SUPPORTED = jaxlib.version.__version__ in _TESTED
+SUPPORTED = jaxlib.version.__version__ in _TESTED
 _no_trace: Any = None
 _together = Primitive("together")
 _together.multiple_results = True
 _together.def_impl(lambda *arrays: list(arrays))
 _together.def_abstract_eval(lambda *arrays: list(arrays))
 
-if _SUPPORTED:
+if SUPPORTED:
     from jax.extend.core import get_opaque_trace_state
     from jax.extend.mlir import ir
     from jax.interpreters import mlir

@@ -1,13 +1,15 @@
 """Some rows of tables, changed in place."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxmxopt._in_place import apart
 from jaxmxopt._numeric import on_cpu
+from jaxmxopt._one_kernel import in_one_kernel
 from jaxmxopt._sparse import UniqueRows
 
 __all__ = ["change_rows"]
@@ -17,6 +19,13 @@ __all__ = ["change_rows"]
 BLOCK = 65536
 # A block of fewer rows would cost more to start than it saves.
 FEWEST = 64
+# Rows of so many bytes are changed one by one: for narrower ones a step of the loop costs more
+# than the row, and of wider ones XLA would want to divide the work, which a kernel cannot.
+NARROWEST, WIDEST = 64, 65536
+# While a row is computed, the beginning of that which comes so much later is on its way.
+AHEAD = 4
+
+Change = Callable[[list[Any], jax.Array], list[Any]]
 
 
 def change_rows(
@@ -37,38 +46,114 @@ def change_rows(
     leaves, tree = jax.tree.flatten(arrays)
     tall = [leaf.ndim > 0 and leaf.shape[0] == height for leaf in leaves]
 
-    def changed(now: list[Any], rows: UniqueRows) -> list[Any]:
-        used = rows.indices < height
-        # What unused places read is not written back.
-        known = jnp.minimum(rows.indices, height - 1)
-        old = [
-            leaf.at[known].get(mode="promise_in_bounds") if has_rows else first
-            for leaf, first, has_rows in zip(now, leaves, tall, strict=True)
-        ]
-        new = tree.flatten_up_to(function(jax.tree.unflatten(tree, old), rows.values))
+    def change(old: list[Any], values: jax.Array) -> list[Any]:
+        return tree.flatten_up_to(function(jax.tree.unflatten(tree, old), values))
 
-        def put(leaf: Any, old: Any, new: Any) -> Any:
-            # What is written depends on what was read, or XLA would copy the table to read it
-            # later.
-            new = jnp.where(used.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-            return leaf.at[rows.indices].set(new, mode="drop", unique_indices=True)
+    parts = _Parts(change, tall, height)
+    # Several threads read one table sooner than one thread does.
+    if sum(tall) > 1 and rows.indices.size and NARROWEST <= rows.values[0].nbytes <= WIDEST:
+        leaves = in_one_kernel(parts.one_by_one, parts.in_blocks, leaves, rows)
+    else:
+        leaves = parts.in_blocks(leaves, rows)
+    return jax.tree.unflatten(tree, leaves)
 
-        parts = zip(now, old, new, tall, strict=True)
-        return [put(leaf, o, n) if has_rows else n for leaf, o, n, has_rows in parts]
 
-    values = rows.values
-    size = max(BLOCK * values.shape[0] // max(values.nbytes, 1), FEWEST)
-    count = values.shape[0] // size
-    if count < 2 or not on_cpu():
-        return jax.tree.unflatten(tree, changed(leaves, rows))
-    blocks = jax.tree.map(
-        lambda array: array[: count * size].reshape(count, size, *array.shape[1:]), rows
+class _Parts(NamedTuple):
+    """The rows of some arrays.
+
+    Attributes:
+        change: makes new arrays, as `now` below, of old ones and values; of those with rows it is
+            given some rows alone.
+        tall: which of the arrays have rows.
+        height: the number of rows.
+    """
+
+    change: Change
+    tall: Sequence[bool]
+    height: int
+
+    def one_by_one(self, now: list[Any], rows: UniqueRows) -> list[Any]:
+        """Changes row after row, each read and written while it is in the nearest cache."""
+        first, tall = now, self.tall
+        # A place that has a sign might count from the end.
+        indices = rows.indices.astype(f"uint{8 * rows.indices.dtype.itemsize}")
+
+        @apart
+        def changed(now: list[Any], place: jax.Array, row: jax.Array, later: jax.Array) -> Any:
+            held = [n if has else f for n, f, has in zip(now, first, tall, strict=True)]
+            old = [_row(h, row) if has else h for h, has in zip(held, tall, strict=True)]
+            # One choice for each number, as of one for all LLVM would make a branch around a loop
+            # that it does not vectorise.
+            used = [jnp.full(o.shape, row < self.height) for o in old]
+            touched = [_beginning(n, later) for n, has in zip(now, tall, strict=True) if has]
+            return self.change(old, _row(rows.values, place)), used, sum(touched)
+
+        def step(place: jax.Array, state: Any) -> Any:
+            now, _ = state
+            place = place.astype(indices.dtype)
+            row = _row(indices, place)[0]
+            later = _row(indices, place + indices.dtype.type(AHEAD))[0]
+            # All of the row is computed before any of it is written.
+            new, used, touched = changed(now, place, row, later)
+
+            def put(array: Any, new: Any, used: Any) -> Any:
+                new = jnp.where(used, new, _row(array, row))
+                return lax.dynamic_update_slice_in_dim(array, new, row, 0)
+
+            parts = zip(now, new, used, tall, strict=True)
+            return [put(a, n, u) if has else n for a, n, u, has in parts], touched
+
+        return lax.fori_loop(0, indices.size, step, (now, jnp.float32(0)))[0]
+
+    def in_blocks(self, now: list[Any], rows: UniqueRows) -> list[Any]:
+        """Changes so many rows at once that they stay in the caches until they are written."""
+        first, tall, height = now, self.tall, self.height
+
+        def changed(now: list[Any], rows: UniqueRows) -> list[Any]:
+            used = rows.indices < height
+            # What unused places read is not written back.
+            known = jnp.minimum(rows.indices, height - 1)
+            old = [
+                n.at[known].get(mode="promise_in_bounds") if has else f
+                for n, f, has in zip(now, first, tall, strict=True)
+            ]
+            new = self.change(old, rows.values)
+
+            def put(array: Any, old: Any, new: Any) -> Any:
+                # What is written depends on what was read, or XLA would copy the table to read
+                # it later.
+                new = jnp.where(used.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+                return array.at[rows.indices].set(new, mode="drop", unique_indices=True)
+
+            parts = zip(now, old, new, tall, strict=True)
+            return [put(a, o, n) if has else n for a, o, n, has in parts]
+
+        values = rows.values
+        size = max(BLOCK * values.shape[0] // max(values.nbytes, 1), FEWEST)
+        count = values.shape[0] // size
+        if count < 2 or not on_cpu():
+            return changed(now, rows)
+        blocks = jax.tree.map(
+            lambda array: array[: count * size].reshape(count, size, *array.shape[1:]), rows
+        )
+        try:
+            now, _ = lax.scan(lambda now, block: (changed(now, block), None), now, blocks)
+        except TypeError:
+            # Under `shard_map` a table may vary over more axes afterwards, which no loop allows.
+            return changed(now, rows)
+        if count * size < values.shape[0]:
+            now = changed(now, jax.tree.map(lambda array: array[count * size :], rows))
+        return now
+
+
+def _row(array: jax.Array, row: jax.Array) -> jax.Array:
+    """A row of an array, the first dimension kept."""
+    return lax.dynamic_slice_in_dim(array, row, 1)
+
+
+def _beginning(array: jax.Array, row: jax.Array) -> jax.Array:
+    """The first number of a row."""
+    zeros = [jnp.zeros((), row.dtype)] * (array.ndim - 1)
+    return (
+        lax.dynamic_slice(array, [row, *zeros], (1,) * array.ndim).reshape(()).astype(jnp.float32)
     )
-    try:
-        leaves_now, _ = lax.scan(lambda now, block: (changed(now, block), None), leaves, blocks)
-    except TypeError:
-        # Under `shard_map` a table may vary over more axes afterwards, which no loop allows.
-        return jax.tree.unflatten(tree, changed(leaves, rows))
-    if count * size < values.shape[0]:
-        leaves_now = changed(leaves_now, jax.tree.map(lambda array: array[count * size :], rows))
-    return jax.tree.unflatten(tree, leaves_now)

@@ -3,8 +3,9 @@
     XLA_FLAGS=--xla_cpu_max_isa=AVX python tests/fast_forms.py ALGORITHM...
 
 A line of JSON for each algorithm: the largest differences in units of float32's rounding, as a
-tree and as two trees under `vmap`. The flag keeps XLA from fusing multiply and add, which it does
-in other places in other loops; with it they must all be 0.
+tree, as two trees under `vmap`, and of rows one by one from rows in blocks. The flag keeps XLA
+from fusing multiply and add, which it does in other places in other loops; with it they must all
+be 0.
 """
 
 import json
@@ -24,11 +25,13 @@ from same_bits import SUMS
 from samples import ALGORITHMS, distance, is_real, make
 
 import jaxmxopt as mxopt
-from jaxmxopt import _layout
+from jaxmxopt import _layout, _rows
 
 # By element, so that the order of a sum plays no part.
 ELEMENTWISE = [cls.__name__ for cls in ALGORITHMS if cls.__name__ not in SUMS]
 STEPS = 3
+# What the narrowest rows are that are changed one by one.
+BY_ROW, IN_BLOCKS = 1, 1 << 40
 # Vectors that share arrays, where two are enough, of two dtypes; a convolution; what is large
 # enough for a call and loops of its own.
 SHAPES = {f"v{k}": (16,) for k in range(12)} | {f"h{k}": (8,) for k in range(3)}
@@ -80,6 +83,21 @@ def mapped(opt: mxopt.OptimizerDef, models: Any, grads: Iterable[Any]) -> Any:
     return [jax.tree.map(lambda leaf: leaf[k], (params, state)) for k in range(len(models))]  # noqa: B023
 
 
+def lazily(opt: mxopt.OptimizerDef, narrowest: int) -> Any:
+    """Some rows of a table, one by one where they are not narrower."""
+    _rows.NARROWEST = narrowest
+    # It is none of what compiled functions are told apart by.
+    jax.clear_caches()
+    opt, draw = opt.replace(lazy_update=True), np.random.default_rng(3)
+    weight = jnp.asarray(draw.normal(size=(40, 16)), jnp.float32)
+    state = opt.create_state(0, weight)
+    for _ in range(STEPS):
+        indices, values = draw.integers(0, 40, 30), draw.normal(size=(30, 16))
+        grad = mxopt.RowSparse(np.int32(indices), np.float32(values), (40, 16))
+        weight, state = opt.update(0, weight, grad, state)
+    return weight, state
+
+
 def units(actual: Any, expected: Any) -> float:
     """The largest difference, in roundings of the largest element of its array.
 
@@ -95,7 +113,7 @@ def units(actual: Any, expected: Any) -> float:
 
 
 def compare(name: str) -> dict[str, Any]:
-    """Both differences of one algorithm."""
+    """The differences of one algorithm."""
     opt = definition(name)
     grads = gradients()
     other = [tree(seed) for seed in range(20, 20 + STEPS)]
@@ -106,6 +124,7 @@ def compare(name: str) -> dict[str, Any]:
         "algorithm": name,
         "tree": units(whole(opt, tree(0), grads), alone),
         "vmap": units((params, state.unpack(params)), alone),
+        "rows": units(lazily(opt, BY_ROW), lazily(opt, IN_BLOCKS)),
     }
 
 

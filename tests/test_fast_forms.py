@@ -1,4 +1,4 @@
-"""Shared arrays, merged axes and `vmap` give the numbers of plain updates, weight by weight."""
+"""The fast forms give the numbers of the plain ones: shared arrays, merged axes, rows, `vmap`."""
 
 import json
 import os
@@ -9,6 +9,8 @@ import sys
 import fast_forms
 import numpy as np
 import pytest
+
+from jaxmxopt import _rows
 
 SCRIPT = pathlib.Path(fast_forms.__file__)
 
@@ -28,7 +30,7 @@ def exactly():
 
 @pytest.mark.parametrize("name", fast_forms.ELEMENTWISE)
 def test_equal_to_the_bit_without_fused_multiply_add(name, exactly):
-    assert exactly[name] == {"algorithm": name, "tree": 0, "vmap": 0}
+    assert exactly[name] == {"algorithm": name, "tree": 0, "vmap": 0, "rows": 0}
 
 
 @pytest.mark.parametrize("name", fast_forms.ELEMENTWISE)
@@ -36,6 +38,14 @@ def test_near_with_it(name):
     opt, grads = fast_forms.definition(name), fast_forms.gradients()
     alone = fast_forms.plain(opt, fast_forms.tree(0), grads)
     assert fast_forms.units(fast_forms.whole(opt, fast_forms.tree(0), grads), alone) <= 2
+
+
+@pytest.mark.parametrize("name", fast_forms.ELEMENTWISE)
+def test_rows_one_by_one_are_near_those_in_blocks(name, monkeypatch):
+    monkeypatch.setattr(_rows, "NARROWEST", _rows.NARROWEST)
+    opt = fast_forms.definition(name)
+    one_by_one = fast_forms.lazily(opt, fast_forms.BY_ROW)
+    assert fast_forms.units(one_by_one, fast_forms.lazily(opt, fast_forms.IN_BLOCKS)) <= 2
 
 
 def test_counts_and_keys_must_be_equal():

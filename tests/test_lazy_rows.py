@@ -2,6 +2,7 @@
 
 import functools
 import re
+from importlib.metadata import version
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from samples import ALGORITHMS, OWN, assert_near, assert_same, make, tree
 
 import jaxmxopt as mxopt
 
-SHAPE = (6, 2)
+SHAPE = (6, 16)
 ROWS = [4, 1]
 LAZY = [kind for kind in ALGORITHMS if kind._rowwise]
 kinds = pytest.mark.parametrize("kind", LAZY, ids=lambda kind: kind.__name__)
@@ -169,7 +170,7 @@ def test_rows_outside_are_dropped_under_jit():
 
 def in_place(kind, multi):
     """Fails if a compiled step holds anything as high as the table beside what it is given."""
-    height, width = 40_000, 2
+    height, width = 40_000, 16
     opt = make(kind, lazy_update=True, multi_precision=multi)
     shape = jax.ShapeDtypeStruct((height, width), jnp.float16 if multi else jnp.float32)
     state = jax.eval_shape(opt.init, shape)
@@ -183,7 +184,9 @@ def in_place(kind, multi):
     memory = compiled.memory_analysis()
     assert not re.findall(rf"= \w+\[{height},\d+\]\S* copy\(", compiled.as_text())
     assert memory.output_size_in_bytes - memory.alias_size_in_bytes < height
-    if not (multi and kind is mxopt.LARS):  # XLA casts the weight before it takes its norm.
+    # XLA casts the weight before it takes its norm, and up to jaxlib 0.10.1 squares it before.
+    before = tuple(map(int, version("jaxlib").split("."))) < (0, 10, 2)
+    if not (kind is mxopt.LARS and (multi or before)):
         assert memory.temp_size_in_bytes < height
 
 
@@ -200,13 +203,13 @@ def test_donated_masters_stay_in_place(kind):
 @few
 def test_step_with_donate_reuses_the_buffers(kind):
     opt = make(kind, lazy_update=True)
-    params = {"table": jnp.copy(table(0, (9000, 2)))}
+    params = {"table": jnp.copy(table(0, (9000, 16)))}
     state = opt.init(params)
     buffers = lambda tree: {  # noqa: E731
         leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(tree) if leaf.ndim == 2
     }
     before = buffers((params, state))
-    grads = {"table": rows([8000, 3, 3], shape=(9000, 2))}
+    grads = {"table": rows([8000, 3, 3], shape=(9000, 16))}
     assert buffers(opt.step(params, grads, state, donate=True)) == before
 
 
@@ -258,7 +261,7 @@ def test_trainer_takes_mixed_trees():
 
 @few
 def test_tables_divided_by_rows_stay_divided(kind):
-    opt, shape = make(kind, lazy_update=True), (16, 2)
+    opt, shape = make(kind, lazy_update=True), (16, 24)
     mesh = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Auto,))
     by_rows = NamedSharding(mesh, PartitionSpec("rows"))
     params, grads = {"t": table(0, shape)}, {"t": rows([13, 2, 13, 7], shape=shape)}

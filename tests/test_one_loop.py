@@ -62,7 +62,7 @@ def test_only_on_a_cpu_with_the_release_it_is_tested_for(monkeypatch):
     monkeypatch.setattr(_one_loop, "on_cpu", lambda: False)
     assert not _one_loop.makes_own_program(())
     monkeypatch.undo()
-    monkeypatch.setattr(_one_loop, "_SUPPORTED", False)
+    monkeypatch.setattr(_one_loop, "SUPPORTED", False)
     assert not _one_loop.makes_own_program(())
     assert OPERATION not in lowered(make(mxopt.Adam), weights()).as_text()
 

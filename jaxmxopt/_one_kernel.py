@@ -1,0 +1,151 @@
+"""One kernel for a loop of small steps on a CPU, where XLA would run a kernel for each operation.
+
+XLA's CPU compiler makes one function of a loop that it finds small, and so of any call that is
+marked as it marks such a loop. It has no fallback for what such a function cannot hold, and a
+loop over places of an array is no form for several devices, for `jax.vmap` or for derivatives. So
+the computation is given in two forms, of which the lowering chooses.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax.experimental.xla_metadata import set_xla_metadata
+from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
+from jax.interpreters import ad, batching, mlir
+
+from jaxmxopt._in_place import apart
+from jaxmxopt._numeric import on_cpu
+from jaxmxopt._one_loop import SUPPORTED
+
+__all__ = ["in_one_kernel"]
+
+# What XLA's CPU compiler calls a call that it compiles to a kernel.
+_MARK = "xla_cpu_small_call"
+
+# Operations that are loops over elements, and those that hold others. Of sums XLA makes several
+# steps, which a kernel may not hold.
+_LOOPS = frozenset(
+    """
+    abs add and broadcast_in_dim clamp convert_element_type copy cos div dynamic_slice
+    dynamic_update_slice eq erf exp exp2 expm1 ge gt integer_pow is_finite le log log1p logistic lt
+    max min mul ne neg not or pow reshape round rsqrt select_n sign sin sqrt square squeeze
+    stop_gradient sub tanh xor
+    """.split()  # noqa: SIM905
+)
+_HOLDERS = frozenset(
+    ["closed_call", "cond", "custom_jvp_call", "custom_vjp_call", "jit", "pjit", "scan", "while"]
+)
+
+
+def in_one_kernel(kernel: Callable[..., Any], form: Callable[..., Any], *args: Any) -> Any:
+    """Returns `form(*args)`, in a program for one CPU by way of `kernel(*args)`.
+
+    Args:
+        kernel: a form of few operations in loops, for which XLA makes one kernel, run by one
+            thread. Where it holds an operation that is no loop over elements, it is not used.
+        form: the form for all else: other devices, several of them, `jax.vmap`, derivatives.
+        *args: pytrees of arrays.
+    """
+    if not SUPPORTED or not on_cpu() or not jax.sharding.get_abstract_mesh().empty:
+        return form(*args)
+    inside = jax.make_jaxpr(kernel)(*args)
+    if not all(name in _LOOPS for name in _operations(inside.jaxpr)):
+        return form(*args)
+    outside, shapes = jax.make_jaxpr(form, return_shape=True)(*args)
+    results = _either.bind(
+        *inside.consts,
+        *outside.consts,
+        *jax.tree.leaves(args),
+        inside=inside.jaxpr,
+        outside=outside.jaxpr,
+        held=(len(inside.consts), len(outside.consts)),
+    )
+    return jax.tree.unflatten(jax.tree.structure(shapes), results)
+
+
+def _operations(jaxpr: Any) -> Iterator[str]:
+    """The names of the operations of a program, but of those that hold others."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name not in _HOLDERS:
+            yield equation.primitive.name
+            continue
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
+            if _is_program(value):
+                yield from _operations(getattr(value, "jaxpr", value))
+
+
+def _is_program(value: Any) -> bool:
+    return hasattr(value, "eqns")
+
+
+_either = Primitive("in_one_kernel")
+_either.multiple_results = True
+
+
+def _kernel(inside: Any, held: tuple[int, int], *args: Any) -> list[Any]:
+    """The form for one CPU."""
+    mine, rest = args[: held[0]], args[sum(held) :]
+
+    def run(*args: Any) -> list[Any]:
+        with set_xla_metadata(**{_MARK: "false"}):
+            return jaxpr_as_fun(ClosedJaxpr(inside, args[: held[0]]))(*args[held[0] :])
+
+    with set_xla_metadata(**{_MARK: "true"}):
+        return apart(run)(*mine, *rest)
+
+
+def _form(outside: Any, held: tuple[int, int], *args: Any) -> list[Any]:
+    """The form for all else."""
+    return jaxpr_as_fun(ClosedJaxpr(outside, args[held[0] : sum(held)]))(*args[sum(held) :])
+
+
+def _lowered(ctx: Any, *args: Any, inside: Any, outside: Any, held: tuple[int, int]) -> Any:
+    if getattr(ctx.module_context.axis_context, "num_devices", None) == 1:
+        chosen = functools.partial(_kernel, inside, held)
+    else:
+        chosen = functools.partial(_form, outside, held)
+    return mlir.lower_fun(chosen, multiple_results=True)(ctx, *args)
+
+
+def _lowered_elsewhere(ctx: Any, *args: Any, inside: Any, outside: Any, held: Any) -> Any:
+    del inside
+    return mlir.lower_fun(functools.partial(_form, outside, held), multiple_results=True)(
+        ctx, *args
+    )
+
+
+def _mapped(args: Any, axes: Any, *, inside: Any, outside: Any, held: Any) -> Any:
+    """The rule for `jax.vmap`."""
+    del inside
+    results = jax.vmap(functools.partial(_form, outside, held), in_axes=tuple(axes))(*args)
+    return results, [0] * len(results)
+
+
+def _derived(args: Any, tangents: Any, *, inside: Any, outside: Any, held: Any) -> Any:
+    """The rule for derivatives, along the tangents that are there."""
+    del inside
+    moving = [place for place, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
+
+    def of_moving(*values: Any) -> list[Any]:
+        full = list(args)
+        for place, value in zip(moving, values, strict=True):
+            full[place] = value
+        return _form(outside, held, *full)
+
+    primals = [args[place] for place in moving]
+    return jax.jvp(of_moving, primals, [tangents[place] for place in moving])
+
+
+def _types(*types: Any, inside: Any, outside: Any, held: Any) -> list[Any]:
+    del types, inside, held
+    return [result.aval for result in outside.outvars]
+
+
+_either.def_impl(lambda *args, inside, outside, held: _form(outside, held, *args))
+_either.def_abstract_eval(_types)
+mlir.register_lowering(_either, _lowered_elsewhere)
+mlir.register_lowering(_either, _lowered, platform="cpu")
+batching.primitive_batchers[_either] = _mapped
+ad.primitive_jvps[_either] = _derived

@@ -1,0 +1,193 @@
+"""A loop that XLA compiles to one kernel on one CPU gives way to another form everywhere else."""
+
+from importlib.metadata import version
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from samples import assert_near, assert_same, make
+
+import jaxmxopt as mxopt
+from jaxmxopt import _one_kernel
+from jaxmxopt._one_kernel import in_one_kernel
+
+SUPPORTED = version("jaxlib") in ("0.10.0", "0.10.1", "0.10.2")
+MARK = 'xla_cpu_small_call="true"'
+ARRAY = jnp.arange(12.0).reshape(4, 3)
+TWO = jnp.float32(2)
+
+
+def by_row(array, scale):
+    def step(place, now):
+        row = lax.dynamic_slice_in_dim(now, place, 1)
+        return lax.dynamic_update_slice_in_dim(now, row * row * scale, place, 0)
+
+    return {"out": lax.fori_loop(0, array.shape[0], step, array), "count": scale + 1}
+
+
+def at_once(array, scale):
+    return {"out": array * array * scale, "count": scale + 1}
+
+
+def either(array, scale=TWO):
+    return in_one_kernel(by_row, at_once, array, scale)
+
+
+def marked(function, *args):
+    """Whether XLA makes one kernel of it."""
+    return MARK in jax.jit(function).lower(*args).compile().as_text()
+
+
+def table(height=50, width=16):
+    return jnp.asarray(np.random.default_rng(0).normal(size=(height, width)), jnp.float32)
+
+
+def gradient(weight, rows=(4, 1, 4)):
+    values = np.random.default_rng(1).normal(size=(len(rows), *weight.shape[1:]))
+    return mxopt.RowSparse(np.int32(rows), np.float32(values), weight.shape)
+
+
+def one_update(opt, weight):
+    """A step of some rows, and its arguments."""
+    return opt.step, weight, gradient(weight), opt.init(weight)
+
+
+def test_is_one_kernel_on_one_cpu():
+    assert marked(either, ARRAY) == SUPPORTED
+    assert_same(jax.jit(either)(ARRAY), at_once(ARRAY, TWO))
+    assert_same(either(ARRAY), at_once(ARRAY, TWO))
+
+
+def test_closes_over_traced_values():
+    def scaled(scale):
+        inner = lambda form: lambda array: form(array, scale)  # noqa: E731
+        return in_one_kernel(inner(by_row), inner(at_once), ARRAY)
+
+    assert marked(scaled, 3.0) == SUPPORTED
+    assert_same(jax.jit(scaled)(3.0), at_once(ARRAY, jnp.float32(3.0)))
+
+
+@pytest.mark.parametrize("attribute", ["SUPPORTED", "on_cpu"])
+def test_gives_way_on_what_is_not_tested(attribute, monkeypatch):
+    monkeypatch.setattr(
+        _one_kernel, attribute, False if attribute == "SUPPORTED" else lambda: False
+    )
+    assert not marked(lambda array: either(array), ARRAY)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [jnp.sort, jnp.sum, lambda row: row @ jnp.ones((3, 3)), lambda row: jnp.cumsum(row, 0)],
+    ids=["sort", "sum", "product", "running sum"],
+)
+def test_gives_way_to_what_a_kernel_cannot_hold(operation):
+    def kernel(array):
+        return lax.fori_loop(0, 2, lambda _, now: now * 0 + operation(now), array)
+
+    run = lambda array: in_one_kernel(kernel, lambda array: array + 1, array)  # noqa: E731
+    assert not marked(run, ARRAY)
+    assert_same(jax.jit(run)(ARRAY), ARRAY + 1)
+
+
+def test_under_vmap():
+    stacked = jnp.stack([ARRAY, ARRAY + 1])
+    assert not marked(jax.vmap(either), stacked)
+    assert_same(jax.vmap(either)(stacked)["out"], stacked * stacked * 2)
+    assert jax.jit(jax.vmap(jax.jit(either), 1))(stacked)["out"].shape == (4, 2, 3)
+
+
+def test_derivatives():
+    square = lambda array: jnp.sum(either(array)["out"])  # noqa: E731
+    assert_same(jax.grad(square)(ARRAY), 4 * ARRAY)
+    assert_same(jax.jit(jax.grad(jax.jit(square)))(ARRAY), 4 * ARRAY)
+    _, change = jax.jvp(lambda s: either(ARRAY, s), (2.0,), (1.0,))
+    assert_same(change["out"], ARRAY * ARRAY)
+    assert_same(jax.hessian(lambda s: square(ARRAY * s))(1.0), 4 * jnp.sum(ARRAY * ARRAY))
+
+
+def test_integers_beside_derivatives():
+    form = lambda x, n: (x * n.astype(x.dtype), n + 1)  # noqa: E731
+    run = lambda x: in_one_kernel(form, form, x, jnp.int32(3))  # noqa: E731
+    value, change = jax.jvp(run, (TWO,), (TWO,))
+    assert_same(value, (jnp.float32(6), jnp.int32(4)))
+    assert change[0] == 6
+
+
+def test_on_several_devices():
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(AxisType.Auto,))
+    split = jax.device_put(ARRAY, NamedSharding(mesh, PartitionSpec("d")))
+    assert not marked(either, split)
+    assert_same(jax.jit(either)(split)["out"], at_once(ARRAY, TWO)["out"])
+    mapped = jax.shard_map(
+        lambda array: either(array)["out"],
+        mesh=mesh,
+        in_specs=PartitionSpec("d"),
+        out_specs=PartitionSpec("d"),
+    )
+    assert_same(jax.jit(mapped)(split), at_once(ARRAY, TWO)["out"])
+
+
+@pytest.mark.parametrize("donate", [False, True])
+def test_rows_are_one_kernel_in_a_step_and_in_its_callers_program(donate):
+    opt, weight = mxopt.Adam(), table()
+    step, *args = one_update(opt, weight)
+    assert marked(step, *args) == SUPPORTED
+    expected = jax.jit(step)(*args)
+    assert_near(opt.step(*args, donate=donate), expected, 2)
+
+
+@pytest.mark.parametrize(
+    ("opt", "width"),
+    [(mxopt.SGD(), 16), (mxopt.Adam(), 15), (mxopt.Adam(), 16385)],
+    ids=["one table", "narrow rows", "wide rows"],
+)
+def test_rows_are_left_to_several_threads(opt, width):
+    step, *args = one_update(opt, table(width=width))
+    assert not marked(step, *args)
+
+
+@pytest.mark.parametrize("shape", [(16384,), (64, 256), (8192, 2)])
+@pytest.mark.parametrize("name", ["Adam", "AdaDelta", "DCASGD", "FTML", "Ftrl", "Nadam"])
+def test_the_widest_rows_compile(name, shape):
+    opt, weight = make(getattr(mxopt, name), lazy_update=True), jnp.ones((8, *shape))
+    assert marked(*one_update(opt, weight)) == SUPPORTED
+
+
+def test_the_last_row_stays_where_indices_are_unused():
+    opt, weight = mxopt.Adam(), table()
+
+    @jax.jit
+    def update(rows):
+        grad = mxopt.RowSparse(rows, jnp.ones((4, 16)), weight.shape)
+        return opt.step(weight, grad, opt.init(weight))[0]
+
+    assert_same(update(np.int32([50, -1, 99, 51])), weight)
+    new = update(np.int32([49, 49, 99, 3]))
+    changed = np.flatnonzero(np.any(new != weight, axis=1))
+    assert changed.tolist() == [3, 49]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint32, np.int16])
+def test_rows_of_other_integers(dtype):
+    opt, weight = mxopt.Adam(), table()
+    grad = gradient(weight)
+    other = mxopt.RowSparse(np.asarray(grad.indices).astype(dtype), grad.values, grad.shape)
+    state = opt.init(weight)
+    assert_same(opt.step(weight, other, state), opt.step(weight, grad, state))
+
+
+def test_a_rule_with_a_product_of_matrices():
+    class Mixing(mxopt.SGD):
+        def _rule(self, rates, weight, grad, slots):
+            return super()._rule(rates, weight, grad @ jnp.ones((16, 16)), slots)
+
+        _row_rule = _rule
+
+    opt, weight = Mixing(learning_rate=0.1, momentum=0.9), table()
+    step, *args = one_update(opt, weight)
+    assert not marked(step, *args)
+    touched = np.flatnonzero(np.any(opt.step(*args)[0] != weight, axis=1))
+    assert touched.tolist() == [1, 4]
