@@ -3,9 +3,10 @@
 The checks look at shapes and dtypes alone and run while tracing, so calls do not pay for them.
 """
 
+import functools
 import types
 import typing
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import jax
@@ -30,6 +31,7 @@ __all__ = [
     "check_where",
     "explained",
     "not_an_array",
+    "slots_by_shape",
     "unusable",
 ]
 
@@ -181,10 +183,29 @@ def unusable(error: Exception, **trees: Any) -> MismatchError | None:
     return None
 
 
+def slots_by_shape(opt: Any) -> Callable[[tuple[int, ...], Any], Any]:
+    """What the slots are for a weight of a shape and dtype; each is traced once."""
+
+    @functools.cache
+    def made(shape: tuple[int, ...], dtype: Any) -> Any:
+        return jax.eval_shape(lambda w: opt._slots(w, 0), jax.ShapeDtypeStruct(shape, dtype))
+
+    return made
+
+
 def check_arrays(
-    opt: Any, weight: Any, grad: Any, slots: Any, master: Any, index: Hashable = None
+    opt: Any,
+    weight: Any,
+    grad: Any,
+    slots: Any,
+    master: Any,
+    index: Hashable = None,
+    made: Callable[[tuple[int, ...], Any], Any] | None = None,
 ) -> None:
-    """Weight, gradient, slots and master of one update must belong together."""
+    """Weight, gradient, slots and master of one update must belong together.
+
+    `made` is the `slots_by_shape` of the algorithm where there are many weights.
+    """
     if isinstance(slots, Packed):
         raise WrongKindError(
             "state is of a tree of weights; give it to step, or take it apart with state.unpack.",
@@ -204,10 +225,10 @@ def check_arrays(
                 f"{weight.shape} and {wanted}.",
                 index,
             )
-    _check_slots(opt, slots, jax.ShapeDtypeStruct(full.shape, full.dtype), index)
+    _check_slots(opt, slots, full, index, made or slots_by_shape(opt))
 
 
-def _check_slots(opt: Any, slots: Any, weight: Any, index: Hashable) -> None:
+def _check_slots(opt: Any, slots: Any, weight: Any, index: Hashable, made: Any) -> None:
     if type(slots) not in opt._slot_types:
         expected = " or ".join(kind.__name__ for kind in opt._slot_types)
         raise WrongKindError(
@@ -215,10 +236,10 @@ def _check_slots(opt: Any, slots: Any, weight: Any, index: Hashable) -> None:
             index,
         )
     try:
-        opt._check_weight(weight)
+        opt._check_weight(jax.ShapeDtypeStruct(weight.shape, weight.dtype))
     except ValueError as error:
         raise MismatchError(str(error), index) from None
-    expected = jax.eval_shape(lambda w: opt._slots(w, 0), weight)
+    expected = made(weight.shape, weight.dtype)
     for name in getattr(slots, "_fields", ()):
         given, wanted = getattr(slots, name), getattr(expected, name, None)
         if wanted is None or _absent(slots, name):

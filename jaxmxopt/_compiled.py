@@ -24,6 +24,7 @@ from jaxmxopt._checks import (
     check_numbers,
     check_packed,
     check_where,
+    slots_by_shape,
 )
 from jaxmxopt._layout import Packed
 from jaxmxopt._numeric import compute_dtype
@@ -188,7 +189,7 @@ def _update_groups(
 ) -> tuple[list[Any], Packed, Packed]:
     """Checks and updates all weights of a layout, group by group."""
     check_packed(slots, masters, weights, names)
-    layout = slots.layout
+    layout, made = slots.layout, slots_by_shape(opt)
     new: list[Any] = list(weights)
     new_slots: list[Any] = []
     new_masters: list[Any] = []
@@ -200,7 +201,7 @@ def _update_groups(
         ):
             if grads[number] is not None:
                 weight, grad, name = weights[number], grads[number], names[number]
-                check_arrays(opt, weight, grad, leaf_slots, leaf_master, name)
+                check_arrays(opt, weight, grad, leaf_slots, leaf_master, name, made)
         dtype = compute_dtype(weights[members[0]].dtype)
         updated, group_slots, group_master = _engine.update_group(
             opt,

@@ -19,6 +19,7 @@ from jaxmxopt._checks import (
     check_form,
     check_rate,
     explained,
+    slots_by_shape,
 )
 from jaxmxopt._compiled import double_precision, flattened
 from jaxmxopt._config import FrozenMap, Node, NonNegative, Real, Static
@@ -278,8 +279,9 @@ class OptimizerDef(Definition):
     def _pack(self, params: Any, states: Any) -> State:
         names, weights, leaves = flatten_states(params, states)
         weights = [jnp.asarray(w) if isinstance(w, float) else w for w in weights]
+        made = slots_by_shape(self)
         for name, weight, leaf in zip(names, weights, leaves, strict=True):
-            check_arrays(self, weight, weight, leaf.slots, leaf.master, name)
+            check_arrays(self, weight, weight, leaf.slots, leaf.master, name, made)
         check_form(self, [leaf.slots for leaf in leaves], names)
         counts = [leaf.num_update for leaf in leaves]
         known = {int(count) for count in counts if not isinstance(count, Tracer)}

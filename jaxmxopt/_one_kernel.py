@@ -102,7 +102,11 @@ def _form(outside: Any, held: tuple[int, int], *args: Any) -> list[Any]:
 
 
 def _lowered(ctx: Any, *args: Any, inside: Any, outside: Any, held: tuple[int, int]) -> Any:
-    if getattr(ctx.module_context.axis_context, "num_devices", None) == 1:
+    module = ctx.module_context
+    alone = getattr(module.axis_context, "num_devices", None) == 1
+    # What is exported may be compiled by another release.
+    stays = not getattr(module.lowering_parameters, "for_export", True)
+    if alone and stays:
         chosen = functools.partial(_kernel, inside, held)
     else:
         chosen = functools.partial(_form, outside, held)
@@ -111,9 +115,8 @@ def _lowered(ctx: Any, *args: Any, inside: Any, outside: Any, held: tuple[int, i
 
 def _lowered_elsewhere(ctx: Any, *args: Any, inside: Any, outside: Any, held: Any) -> Any:
     del inside
-    return mlir.lower_fun(functools.partial(_form, outside, held), multiple_results=True)(
-        ctx, *args
-    )
+    chosen = functools.partial(_form, outside, held)
+    return mlir.lower_fun(chosen, multiple_results=True)(ctx, *args)
 
 
 def _mapped(args: Any, axes: Any, *, inside: Any, outside: Any, held: Any) -> Any:

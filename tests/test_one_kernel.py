@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -128,6 +129,14 @@ def test_on_several_devices():
         out_specs=PartitionSpec("d"),
     )
     assert_same(jax.jit(mapped)(split), at_once(ARRAY, TWO)["out"])
+
+
+def test_is_not_exported():
+    opt, weight = mxopt.Adam(), table()
+    step, *args = one_update(opt, weight)
+    exported = jax.export.export(jax.jit(step))(*args)
+    assert "xla_cpu_small_call" not in exported.mlir_module()
+    assert_near(exported.call(*args), step(*args), 2)
 
 
 @pytest.mark.parametrize("donate", [False, True])
