@@ -39,19 +39,25 @@ _HOLDERS = frozenset(
 )
 
 
+# The bytes of what an operation may give. Of more XLA would divide the work among threads, which a
+# kernel cannot do; it does so from four times as many on.
+_LARGEST = 65536
+
+
 def in_one_kernel(kernel: Callable[..., Any], form: Callable[..., Any], *args: Any) -> Any:
     """Returns `form(*args)`, in a program for one CPU by way of `kernel(*args)`.
 
     Args:
         kernel: a form of few operations in loops, for which XLA makes one kernel, run by one
-            thread. Where it holds an operation that is no loop over elements, it is not used.
+            thread. Where it holds an operation that is no loop over elements, or one over more than
+            64 KiB of them, it is not used.
         form: the form for all else: other devices, several of them, `jax.vmap`, derivatives.
         *args: pytrees of arrays.
     """
     if not SUPPORTED or not on_cpu() or not jax.sharding.get_abstract_mesh().empty:
         return form(*args)
     inside = jax.make_jaxpr(kernel)(*args)
-    if not all(name in _LOOPS for name in _operations(inside.jaxpr)):
+    if not all(map(_is_small_loop, _operations(inside.jaxpr))):
         return form(*args)
     outside, shapes = jax.make_jaxpr(form, return_shape=True)(*args)
     results = _either.bind(
@@ -65,15 +71,23 @@ def in_one_kernel(kernel: Callable[..., Any], form: Callable[..., Any], *args: A
     return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
 
-def _operations(jaxpr: Any) -> Iterator[str]:
-    """The names of the operations of a program, but of those that hold others."""
+def _operations(jaxpr: Any) -> Iterator[Any]:
+    """The operations of a program, but those that hold others."""
     for equation in jaxpr.eqns:
         if equation.primitive.name not in _HOLDERS:
-            yield equation.primitive.name
+            yield equation
             continue
         for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
             if _is_program(value):
                 yield from _operations(getattr(value, "jaxpr", value))
+
+
+def _is_small_loop(operation: Any) -> bool:
+    name = operation.primitive.name
+    # What is written to a place of an array stays in it.
+    written = operation.invars[1:2] if name == "dynamic_update_slice" else operation.outvars
+    sizes = [value.aval.size * value.aval.dtype.itemsize for value in written]
+    return name in _LOOPS and max(sizes) <= _LARGEST
 
 
 def _is_program(value: Any) -> bool:

@@ -19,9 +19,9 @@ __all__ = ["change_rows"]
 BLOCK = 65536
 # A block of fewer rows would cost more to start than it saves.
 FEWEST = 64
-# Rows of so many bytes are changed one by one: for narrower ones a step of the loop costs more
-# than the row, and of wider ones XLA would want to divide the work, which a kernel cannot.
-NARROWEST, WIDEST = 64, 65536
+# Rows from so many bytes on are changed one by one: a step of the loop costs more than a narrower
+# row.
+NARROWEST = 64
 # While a row is computed, the beginning of that which comes so much later is on its way.
 AHEAD = 4
 
@@ -51,7 +51,7 @@ def change_rows(
 
     parts = _Parts(change, tall, height)
     # Several threads read one table sooner than one thread does.
-    if sum(tall) > 1 and rows.indices.size and NARROWEST <= rows.values[0].nbytes <= WIDEST:
+    if sum(tall) > 1 and rows.indices.size and rows.values[0].nbytes >= NARROWEST:
         leaves = in_one_kernel(parts.one_by_one, parts.in_blocks, leaves, rows)
     else:
         leaves = parts.in_blocks(leaves, rows)
@@ -76,7 +76,7 @@ class _Parts(NamedTuple):
         """Changes row after row, each read and written while it is in the nearest cache."""
         first, tall = now, self.tall
         # A place that has a sign might count from the end.
-        indices = rows.indices.astype(f"uint{8 * rows.indices.dtype.itemsize}")
+        unsigned = jnp.dtype(f"uint{8 * rows.indices.dtype.itemsize}")
 
         @apart
         def changed(now: list[Any], place: jax.Array, row: jax.Array, later: jax.Array) -> Any:
@@ -90,9 +90,9 @@ class _Parts(NamedTuple):
 
         def step(place: jax.Array, state: Any) -> Any:
             now, _ = state
-            place = place.astype(indices.dtype)
-            row = _row(indices, place)[0]
-            later = _row(indices, place + indices.dtype.type(AHEAD))[0]
+            place = place.astype(unsigned)
+            row = _row(rows.indices, place)[0].astype(unsigned)
+            later = _row(rows.indices, place + unsigned.type(AHEAD))[0].astype(unsigned)
             # All of the row is computed before any of it is written.
             new, used, touched = changed(now, place, row, later)
 
@@ -103,7 +103,7 @@ class _Parts(NamedTuple):
             parts = zip(now, new, used, tall, strict=True)
             return [put(a, n, u) if has else n for a, n, u, has in parts], touched
 
-        return lax.fori_loop(0, indices.size, step, (now, jnp.float32(0)))[0]
+        return lax.fori_loop(0, rows.indices.size, step, (now, jnp.float32(0)))[0]
 
     def in_blocks(self, now: list[Any], rows: UniqueRows) -> list[Any]:
         """Changes so many rows at once that they stay in the caches until they are written."""

@@ -165,6 +165,31 @@ def test_the_widest_rows_compile(name, shape):
     assert marked(*one_update(opt, weight)) == SUPPORTED
 
 
+def test_a_slot_that_is_wider_than_its_weight():
+    class Wide(mxopt.Adam):
+        def _slots(self, weight, index):
+            mean = jnp.zeros((*weight.shape, 300))
+            return super()._slots(weight, index)._replace(mean=mean)
+
+        def _rule(self, rates, weight, grad, slots):
+            mean = jnp.tanh(slots.mean + grad[..., None])
+            return weight - rates.lr * mean[..., 0], slots._replace(mean=mean)
+
+        _row_rule = _rule
+
+    step, *args = one_update(Wide(), table(width=64))
+    assert not marked(step, *args)
+    assert step(*args)[1].unpack(args[0]).slots.mean.shape == (50, 64, 300)
+
+
+def test_very_many_rows():
+    opt, weight = mxopt.Adam(), table(100_000)
+    step, *args = one_update(opt, weight)
+    args[1] = gradient(weight, np.arange(70_000))
+    assert marked(step, *args) == SUPPORTED
+    assert_near(step(*args)[0][:70_000], step(weight, args[1].todense(), args[2])[0][:70_000])
+
+
 def test_the_last_row_stays_where_indices_are_unused():
     opt, weight = mxopt.Adam(), table()
 
