@@ -5,8 +5,10 @@ each of them where that seems cheap, from arguments that one of them overwrites,
 copied. A call that is not inlined keeps what it returns from being computed anew.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -15,7 +17,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jaxmxopt._numeric import hidden, on_cpu
 from jaxmxopt._one_loop import in_one_loop
 
-__all__ = ["after", "apart", "first"]
+__all__ = ["after", "apart", "first", "plain_calls"]
 
 
 def apart(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
@@ -49,9 +51,25 @@ def first(function: Callable[..., Any], *arrays: Any, joined: bool = False) -> A
         joined: whether that is one of the arrays, or reads with them, of `together`: where these
             share a loop, nothing is computed before it.
     """
-    if not on_cpu() or (joined and in_one_loop()):
+    if not on_cpu() or (joined and in_one_loop()) or _plain_calls.get():
         return function(*arrays)
     return apart(function)(*arrays)
+
+
+_plain_calls = ContextVar("_plain_calls", default=False)
+
+
+@contextlib.contextmanager
+def plain_calls() -> Generator[None]:
+    """While what is traced reads all of it before it writes any: `first` is an ordinary call.
+
+    In a loop that becomes one kernel XLA cannot make a call that returns one large array.
+    """
+    token = _plain_calls.set(True)
+    try:
+        yield
+    finally:
+        _plain_calls.reset(token)
 
 
 def after(done: jax.Array, array: jax.Array) -> jax.Array:

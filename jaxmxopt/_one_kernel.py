@@ -3,7 +3,8 @@
 XLA's CPU compiler makes one function of a loop that it finds small, and so of any call that is
 marked as it marks such a loop. It has no fallback for what such a function cannot hold, and a
 loop over places of an array is no form for several devices, for `jax.vmap` or for derivatives. So
-the computation is given in two forms, of which the lowering chooses.
+the computation is given in two forms, of which the lowering chooses. `checkify` sees inside of
+neither.
 """
 
 import functools
@@ -11,11 +12,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
-from jaxmxopt._in_place import apart
+from jaxmxopt._in_place import apart, plain_calls
 from jaxmxopt._numeric import on_cpu
 from jaxmxopt._one_loop import SUPPORTED
 
@@ -34,13 +36,10 @@ _LOOPS = frozenset(
     stop_gradient sub tanh xor
     """.split()  # noqa: SIM905
 )
-_HOLDERS = frozenset(
-    ["closed_call", "cond", "custom_jvp_call", "custom_vjp_call", "jit", "pjit", "scan", "while"]
-)
-
-
-# The bytes of what an operation may give. Of more XLA would divide the work among threads, which a
-# kernel cannot do; it does so from four times as many on.
+_HOLDERS = frozenset(["closed_call", "custom_jvp_call", "custom_vjp_call", "jit", "pjit"])
+_REPEATED = frozenset(["scan", "while"])
+# The bytes of what an operation may give. XLA divides larger ones among threads, four times as
+# large at the latest, for which a kernel has no form in some places.
 _LARGEST = 65536
 
 
@@ -49,14 +48,19 @@ def in_one_kernel(kernel: Callable[..., Any], form: Callable[..., Any], *args: A
 
     Args:
         kernel: a form of few operations in loops, for which XLA makes one kernel, run by one
-            thread. Where it holds an operation that is no loop over elements, or one over more than
-            64 KiB of them, it is not used.
+            thread. It is left out where its loops hold others, or operations that are no loops
+            over at most 64 KiB of elements, or numbers of which XLA converts whole arrays
+            (bfloat16), and where it cannot be traced.
         form: the form for all else: other devices, several of them, `jax.vmap`, derivatives.
         *args: pytrees of arrays.
     """
-    if not SUPPORTED or not on_cpu() or not jax.sharding.get_abstract_mesh().empty:
+    if not (SUPPORTED and on_cpu() and all(map(_is_plain, jax.tree.leaves(args)))) or _watched():
         return form(*args)
-    inside = jax.make_jaxpr(kernel)(*args)
+    try:
+        with plain_calls():
+            inside = jax.make_jaxpr(kernel)(*args)
+    except TypeError:
+        return form(*args)
     if not all(map(_is_small_loop, _operations(inside.jaxpr))):
         return form(*args)
     outside, shapes = jax.make_jaxpr(form, return_shape=True)(*args)
@@ -71,15 +75,30 @@ def in_one_kernel(kernel: Callable[..., Any], form: Callable[..., Any], *args: A
     return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
 
-def _operations(jaxpr: Any) -> Iterator[Any]:
-    """The operations of a program, but those that hold others."""
+def _watched() -> bool:
+    """Whether somebody wants to see every operation."""
+    config: Any = jax.config
+    return config.jax_disable_jit or config.jax_debug_nans or config.jax_debug_infs
+
+
+def _is_plain(array: Any) -> bool:
+    """Whether an array is of numbers that a CPU has, and its type says nothing of devices."""
+    kind = getattr(jnp.result_type(array), "kind", None)
+    mesh = jax.sharding.get_abstract_mesh()
+    return kind in tuple("fiub") and mesh.empty and jax.typeof(array).sharding.mesh.empty
+
+
+def _operations(jaxpr: Any, in_loop: bool = False) -> Iterator[Any]:
+    """The operations of a program, but those that hold others: loops, not loops in loops."""
     for equation in jaxpr.eqns:
-        if equation.primitive.name not in _HOLDERS:
+        name = equation.primitive.name
+        if name not in (_HOLDERS if in_loop else _HOLDERS | _REPEATED):
             yield equation
             continue
         for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
             if _is_program(value):
-                yield from _operations(getattr(value, "jaxpr", value))
+                program = getattr(value, "jaxpr", value)
+                yield from _operations(program, in_loop or name in _REPEATED)
 
 
 def _is_small_loop(operation: Any) -> bool:

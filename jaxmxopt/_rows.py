@@ -98,7 +98,7 @@ class _Parts(NamedTuple):
 
             def put(array: Any, new: Any, used: Any) -> Any:
                 new = jnp.where(used, new, _row(array, row))
-                return lax.dynamic_update_slice_in_dim(array, new, row, 0)
+                return lax.dynamic_update_slice_in_dim(array, new.astype(array.dtype), row, 0)
 
             parts = zip(now, new, used, tall, strict=True)
             return [put(a, n, u) if has else n for a, n, u, has in parts], touched

@@ -1,6 +1,7 @@
 """A loop that XLA compiles to one kernel on one CPU gives way to another form everywhere else."""
 
 from importlib.metadata import version
+from typing import Any, NamedTuple
 
 import jax
 import jax.export
@@ -14,9 +15,10 @@ from samples import assert_near, assert_same, make
 import jaxmxopt as mxopt
 from jaxmxopt import _one_kernel
 from jaxmxopt._one_kernel import in_one_kernel
+from jaxmxopt.algorithm import OptimizerDef, Static, first, zeros_like
 
 SUPPORTED = version("jaxlib") in ("0.10.0", "0.10.1", "0.10.2")
-MARK = 'xla_cpu_small_call="true"'
+MARK = 'xla_cpu_small_call = "true"'
 ARRAY = jnp.arange(12.0).reshape(4, 3)
 TWO = jnp.float32(2)
 
@@ -38,8 +40,11 @@ def either(array, scale=TWO):
 
 
 def marked(function, *args):
-    """Whether XLA makes one kernel of it."""
-    return MARK in jax.jit(function).lower(*args).compile().as_text()
+    """Whether XLA is told to make one kernel of it, and can."""
+    lowered = jax.jit(function).lower(*args)
+    lowered.compile()
+    # XLA itself marks small loops when it compiles.
+    return MARK in lowered.as_text()
 
 
 def table(height=50, width=16):
@@ -180,6 +185,104 @@ def test_a_slot_that_is_wider_than_its_weight():
     step, *args = one_update(Wide(), table(width=64))
     assert not marked(step, *args)
     assert step(*args)[1].unpack(args[0]).slots.mean.shape == (50, 64, 300)
+
+
+@pytest.mark.filterwarnings("ignore:Adam. state of half-precision weights")
+@pytest.mark.parametrize("multi_precision", [False, True])
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision(dtype, multi_precision):
+    opt, weight = mxopt.Adam(multi_precision=multi_precision), table().astype(dtype)
+    step, *args = one_update(opt, weight)
+    assert marked(step, *args) == (SUPPORTED and dtype == jnp.float16)
+
+
+def test_a_heavy_rule_that_computes_something_first():
+    class Heavy(mxopt.SGD):
+        def _rule(self, rates, weight, grad, slots):
+            def waves(x):
+                for _ in range(10):
+                    x = jnp.sin(x) + jnp.tanh(x)
+                return x
+
+            return super()._rule(rates, weight, first(waves, grad), slots)
+
+        _row_rule = _rule
+
+    opt, weight = Heavy(learning_rate=0.1, momentum=0.9), table(width=16384)
+    step, *args = one_update(opt, weight)
+    assert marked(step, *args) == SUPPORTED
+    changed = np.flatnonzero(np.any(opt.step(*args)[0] != weight, axis=1))
+    assert changed.tolist() == [1, 4]
+
+
+def test_gives_way_to_loops_in_a_rule():
+    class Looping(mxopt.SGD):
+        def _rule(self, rates, weight, grad, slots):
+            grad = lax.while_loop(lambda x: jnp.max(x) > 1, lambda x: x / 2, grad)
+            return super()._rule(rates, weight, grad, slots)
+
+        _row_rule = _rule
+
+    opt, weight = Looping(learning_rate=0.1, momentum=0.9), table()
+    assert not marked(*one_update(opt, weight))
+
+
+@pytest.mark.parametrize("setting", ["jax_disable_jit", "jax_debug_nans"])
+def test_gives_way_to_who_wants_to_see_every_operation(setting):
+    opt, weight = mxopt.Adam(), table()
+    step, *args = one_update(opt, weight)
+    expected = step(*args)
+    jax.config.update(setting, True)
+    try:
+        jax.clear_caches()
+        assert setting == "jax_disable_jit" or not marked(step, *args)
+        assert_near(step(*args), expected, 4)
+    finally:
+        jax.config.update(setting, False)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_table_divided_by_columns_on_an_explicit_mesh(count):
+    mesh = jax.make_mesh((count,), ("d",), axis_types=(AxisType.Explicit,))
+    opt, weight = mxopt.Adam(), table()
+    expected = opt.step(weight, gradient(weight), opt.init(weight))[0]
+    divided = jax.device_put(weight, NamedSharding(mesh, PartitionSpec(None, "d")))
+    whole = NamedSharding(mesh, PartitionSpec())
+    grad = jax.tree.map(lambda leaf: jax.device_put(leaf, whole), gradient(weight))
+    assert_near(np.asarray(opt.step(divided, grad, opt.init(divided))[0]), np.asarray(expected))
+
+
+class Slots(NamedTuple):
+    mean: Any
+    more: Any
+
+
+@pytest.mark.parametrize(
+    ("start", "change"),
+    [
+        (lambda w: jnp.zeros(w.shape, jnp.int8), lambda x: x + jnp.int8(1)),
+        (lambda w: jnp.zeros((), jnp.uint8), lambda x: (x + jnp.uint8(1)).astype(jnp.int32)),
+        (lambda w: jax.random.split(jax.random.key(0), w.shape[0]), lambda x: x),
+        (lambda w: jnp.zeros((w.shape[0], 0)), lambda x: x),
+    ],
+    ids=["int8", "count", "keys", "empty"],
+)
+def test_slots_of_other_kinds(start, change):
+    class Own(OptimizerDef):
+        lazy_update: Static[bool] = True
+        _slot_types = (Slots,)
+
+        def _slots(self, weight, index):
+            return Slots(zeros_like(weight), start(weight))
+
+        def _rule(self, rates, weight, grad, slots):
+            mean = slots.mean + grad
+            return weight - rates.lr * mean, Slots(mean, change(slots.more))
+
+    opt, weight = Own(learning_rate=0.1), table()
+    grad = gradient(weight)
+    new = opt.step(weight, grad, opt.init(weight))[0]
+    assert_near(new, weight - jnp.float32(0.1) * grad.todense())
 
 
 def test_very_many_rows():
