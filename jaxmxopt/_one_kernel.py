@@ -54,7 +54,8 @@ def in_one_kernel(kernel: Callable[..., Any], form: Callable[..., Any], *args: A
         form: the form for all else: other devices, several of them, `jax.vmap`, derivatives.
         *args: pytrees of arrays.
     """
-    if not (SUPPORTED and on_cpu() and all(map(_is_plain, jax.tree.leaves(args)))) or _watched():
+    alone = jax.sharding.get_abstract_mesh().empty and not _watched()
+    if not (SUPPORTED and on_cpu() and alone and all(map(_is_plain, jax.tree.leaves(args)))):
         return form(*args)
     try:
         with plain_calls():
@@ -84,8 +85,7 @@ def _watched() -> bool:
 def _is_plain(array: Any) -> bool:
     """Whether an array is of numbers that a CPU has, and its type says nothing of devices."""
     kind = getattr(jnp.result_type(array), "kind", None)
-    mesh = jax.sharding.get_abstract_mesh()
-    return kind in tuple("fiub") and mesh.empty and jax.typeof(array).sharding.mesh.empty
+    return kind in tuple("fiub") and jax.typeof(array).sharding.mesh.empty
 
 
 def _operations(jaxpr: Any, in_loop: bool = False) -> Iterator[Any]:
@@ -117,71 +117,61 @@ _either = Primitive("in_one_kernel")
 _either.multiple_results = True
 
 
-def _kernel(inside: Any, held: tuple[int, int], *args: Any) -> list[Any]:
+def _kernel(*args: Any, inside: Any, outside: Any, held: tuple[int, int]) -> list[Any]:
     """The form for one CPU."""
-    mine, rest = args[: held[0]], args[sum(held) :]
+    del outside
 
-    def run(*args: Any) -> list[Any]:
+    def run(consts: Any, args: Any) -> list[Any]:
         with set_xla_metadata(**{_MARK: "false"}):
-            return jaxpr_as_fun(ClosedJaxpr(inside, args[: held[0]]))(*args[held[0] :])
+            return jaxpr_as_fun(ClosedJaxpr(inside, consts))(*args)
 
     with set_xla_metadata(**{_MARK: "true"}):
-        return apart(run)(*mine, *rest)
+        return apart(run)(args[: held[0]], args[sum(held) :])
 
 
-def _form(outside: Any, held: tuple[int, int], *args: Any) -> list[Any]:
+def _form(*args: Any, inside: Any, outside: Any, held: tuple[int, int]) -> list[Any]:
     """The form for all else."""
+    del inside
     return jaxpr_as_fun(ClosedJaxpr(outside, args[held[0] : sum(held)]))(*args[sum(held) :])
 
 
-def _lowered(ctx: Any, *args: Any, inside: Any, outside: Any, held: tuple[int, int]) -> Any:
+_lowered_kernel = mlir.lower_fun(_kernel, multiple_results=True)
+_lowered_form = mlir.lower_fun(_form, multiple_results=True)
+
+
+def _lowered(ctx: Any, *args: Any, **programs: Any) -> Any:
     module = ctx.module_context
     alone = getattr(module.axis_context, "num_devices", None) == 1
     # What is exported may be compiled by another release.
     stays = not getattr(module.lowering_parameters, "for_export", True)
-    if alone and stays:
-        chosen = functools.partial(_kernel, inside, held)
-    else:
-        chosen = functools.partial(_form, outside, held)
-    return mlir.lower_fun(chosen, multiple_results=True)(ctx, *args)
+    return (_lowered_kernel if alone and stays else _lowered_form)(ctx, *args, **programs)
 
 
-def _lowered_elsewhere(ctx: Any, *args: Any, inside: Any, outside: Any, held: Any) -> Any:
-    del inside
-    chosen = functools.partial(_form, outside, held)
-    return mlir.lower_fun(chosen, multiple_results=True)(ctx, *args)
-
-
-def _mapped(args: Any, axes: Any, *, inside: Any, outside: Any, held: Any) -> Any:
+def _mapped(args: Any, axes: Any, **programs: Any) -> Any:
     """The rule for `jax.vmap`."""
-    del inside
-    results = jax.vmap(functools.partial(_form, outside, held), in_axes=tuple(axes))(*args)
+    results = jax.vmap(functools.partial(_form, **programs), in_axes=tuple(axes))(*args)
     return results, [0] * len(results)
 
 
-def _derived(args: Any, tangents: Any, *, inside: Any, outside: Any, held: Any) -> Any:
+def _derived(args: Any, tangents: Any, **programs: Any) -> Any:
     """The rule for derivatives, along the tangents that are there."""
-    del inside
     moving = [place for place, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
 
     def of_moving(*values: Any) -> list[Any]:
         full = list(args)
         for place, value in zip(moving, values, strict=True):
             full[place] = value
-        return _form(outside, held, *full)
+        return _form(*full, **programs)
 
     primals = [args[place] for place in moving]
     return jax.jvp(of_moving, primals, [tangents[place] for place in moving])
 
 
-def _types(*types: Any, inside: Any, outside: Any, held: Any) -> list[Any]:
-    del types, inside, held
-    return [result.aval for result in outside.outvars]
-
-
-_either.def_impl(lambda *args, inside, outside, held: _form(outside, held, *args))
-_either.def_abstract_eval(_types)
-mlir.register_lowering(_either, _lowered_elsewhere)
+_either.def_impl(_form)
+_either.def_abstract_eval(
+    lambda *_, inside, outside, held: [result.aval for result in outside.outvars]
+)
+mlir.register_lowering(_either, _lowered_form)
 mlir.register_lowering(_either, _lowered, platform="cpu")
 batching.primitive_batchers[_either] = _mapped
 ad.primitive_jvps[_either] = _derived

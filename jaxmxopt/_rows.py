@@ -80,8 +80,8 @@ class _Parts(NamedTuple):
 
         @apart
         def changed(now: list[Any], place: jax.Array, row: jax.Array, later: jax.Array) -> Any:
-            held = [n if has else f for n, f, has in zip(now, first, tall, strict=True)]
-            old = [_row(h, row) if has else h for h, has in zip(held, tall, strict=True)]
+            parts = zip(now, first, tall, strict=True)
+            old = [_row(n, row) if has else f for n, f, has in parts]
             # One choice for each number, as of one for all LLVM would make a branch around a loop
             # that it does not vectorise.
             used = [jnp.full(o.shape, row < self.height) for o in old]
