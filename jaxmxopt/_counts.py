@@ -5,7 +5,7 @@ loop changes between two updates counts from the next one on.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxmxopt._config import nearest
 from jaxmxopt._multipliers import Multipliers, find, matches
@@ -51,6 +51,13 @@ class HostRates:
     num_update: int
     _all_index_update_counts: dict[Any, dict[Any, int]]
     _index_update_count: dict[Any, int]
+    # Whether a class counts or asks for rates in a way of its own, as in MXNet.
+    _own_rates: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        names = ("_get_lr", "_get_lrs", "_get_wd", "_get_wds", "_update_count")
+        cls._own_rates = any(getattr(cls, name) is not getattr(HostRates, name) for name in names)
 
     # Multipliers.
 
@@ -137,9 +144,9 @@ class HostRates:
 
     def _update_count(self, index: Any) -> None:
         """Raises the count of an index, or of each of a list, and `num_update` with it."""
-        counts = self._index_update_count
+        counts, begin = self._index_update_count, self.begin_num_update
         for one in index if isinstance(index, (list, tuple)) else (index,):
-            counts[one] = count = counts.get(one, self.begin_num_update) + 1
+            counts[one] = count = counts.get(one, begin) + 1
             if count > self.num_update:
                 # Past __setattr__, which looks for hyperparameters.
                 self.__dict__["num_update"] = count

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ from jaxmxopt import _config
 from jaxmxopt._counts import HostRates
 from jaxmxopt._definition import OptimizerDef, double_precision
 from jaxmxopt._overriding import check_scheduler
-from jaxmxopt._plan import Plan
+from jaxmxopt._plan import Counted, Plan
 
 __all__ = ["Hyperparameters", "Undefined"]
 
@@ -45,8 +45,24 @@ def _own(algorithm: type[OptimizerDef]) -> frozenset[str]:
     return frozenset(algorithm._described).difference(common)
 
 
+class _NotMade:
+    """Stands for an attribute that `__init__` gives, where it has not been called."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        raise AttributeError(
+            f"{owner.__name__!r} object has no attribute {self._name!r}: super().__init__() must "
+            "be called first."
+        )
+
+
 class Hyperparameters(HostRates):
     """Hyperparameters as attributes: checked when written, and then valid at the next update.
+
+    They are in the instance's dictionary, as nothing else is as fast to read; what is written
+    goes through the definition, which refuses what it would refuse.
 
     Attributes:
         rescale_grad: every gradient is multiplied by it first.
@@ -57,9 +73,10 @@ class Hyperparameters(HostRates):
     rescale_grad: float
     clip_gradient: float | None
     multi_precision: bool
-    # Holds the algorithm's own numbers; the attributes above are kept beside it.
-    _algorithm: OptimizerDef
+    # Holds the algorithm's own numbers, which are attributes too.
+    _algorithm: OptimizerDef = cast(OptimizerDef, _NotMade())
     _plan: Plan | None
+    aggregate_num: int = cast(int, _NotMade())
 
     def _adopt(self, definition: OptimizerDef) -> None:
         """Takes over what a definition says."""
@@ -69,9 +86,13 @@ class Hyperparameters(HostRates):
             if isinstance(value := getattr(definition, name), (jax.Array, np.ndarray))
         }
         definition = definition.replace(**arrays) if arrays else definition
-        write = self.__dict__
-        write["_algorithm"], write["_plan"] = definition, None
-        write.update((name, getattr(definition, field)) for name, field in _COMMON.items())
+        self.__dict__.update((name, getattr(definition, of)) for name, of in _COMMON.items())
+        self._hold(definition)
+
+    def _hold(self, algorithm: OptimizerDef) -> None:
+        """Keeps an algorithm, its own numbers as attributes."""
+        self.__dict__.update((name, getattr(algorithm, name)) for name in _own(type(algorithm)))
+        self.__dict__.update(_algorithm=algorithm, _plan=None)
 
     @property
     def _decaying(self) -> tuple[str, ...]:
@@ -112,8 +133,7 @@ class Hyperparameters(HostRates):
     def __setattr__(self, name: str, value: Any) -> None:
         algorithm = self.__dict__.get("_algorithm")
         if algorithm is not None and name in _own(type(algorithm)):
-            self.__dict__["_algorithm"] = algorithm.replace(**{name: _plain(name, value)})
-            self.__dict__["_plan"] = None
+            self._hold(algorithm.replace(**{name: _plain(name, value)}))
         elif algorithm is not None and name in _COMMON:
             self._set_common(algorithm, name, _plain(name, value))
         elif name == "learning_rate" and type(self).learning_rate is HostRates.learning_rate:
@@ -134,37 +154,20 @@ class Hyperparameters(HostRates):
         else:
             write["_algorithm"] = algorithm.replace(**{name: value})
             value = getattr(write["_algorithm"], name)
-        if name in ("rescale_grad", "clip_gradient") and value != write[name]:
+        if name in ("rescale_grad", "clip_gradient", "begin_num_update") and value != write[name]:
             write["_plan"] = None
         write[name] = value
 
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            algorithm = self.__dict__.get("_algorithm")
-            if algorithm is not None and name in _own(type(algorithm)):
-                return getattr(algorithm, name)
-            if algorithm is None and not name.startswith("__"):
-                raise AttributeError(
-                    f"{type(self).__name__!r} object has no attribute {name!r}: "
-                    "super().__init__() must be called first."
-                )
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *_own(type(self._algorithm))})
-
-    def _planned(self, rates: Any) -> Plan:
+    def _planned(self, counted: Counted) -> Plan:
         """The compiled functions and numbers for the attributes as they stand."""
-        plan = self._plan
-        wide = double_precision()
+        plan, wide = self._plan, double_precision()
         if plan is None or plan.wide is not wide:
             clip = self.clip_gradient
             algorithm = self._algorithm._with(
                 rescale_grad=self.rescale_grad,
                 clip_gradient=clip if clip is not None and clip > 0 else None,
             )
-            self.__dict__["_plan"] = plan = Plan(algorithm, rates, wide)
+            self.__dict__["_plan"] = plan = Plan(algorithm, counted, wide)
         return plan
 
     def __getstate__(self) -> dict[str, Any]:

@@ -96,7 +96,6 @@ class Optimizer(Updates):
             `update` takes one weight and no list.
     """
 
-    aggregate_num: int
     opt_registry: ClassVar[dict[str, type[Any]]] = {}
     # The class for definitions that are no algorithm, which knows this one and sets it here.
     _of_trees: ClassVar[type[Any]]
@@ -160,7 +159,7 @@ class Optimizer(Updates):
         self.idx2name = dict(algorithm.param_idx2name or {})
         self.sym_info = about_symbol
         self.param_dict = param_dict or {}
-        self.aggregate_num = 0 if self._has_own_update() else sys.maxsize
+        self.aggregate_num = 0 if self._own_update else sys.maxsize
         self.set_lr_mult(algorithm.lr_mult or {})
         self.set_wd_mult(algorithm.wd_mult or {})
 

@@ -1,6 +1,6 @@
 """How numbers of the host reach a compiled update: as one vector, or as a table and a vector."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,9 @@ from jaxmxopt import _compiled
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._one_loop import makes_own_program
 
-__all__ = ["Plan"]
+__all__ = ["Counted", "Plan"]
+
+Counted = tuple[float, float, int]
 
 # What the rates already hold, or what only says where they come from.
 _RESOLVED: dict[str, Any] = {
@@ -28,46 +30,57 @@ _RESOLVED: dict[str, Any] = {
 class Plan:
     """The compiled functions of one definition, and its numbers as they take them.
 
+    What counting gives comes as `(lr, wd, count)`: the learning rate and decay of a weight, with
+    their multipliers, and its count.
+
     Args:
         algorithm: the definition, its numbers Python floats.
-        rates: what its `_rates` gives, of which the structure counts.
+        counted: of any weight. Its rates are taken for those of all in structure.
         wide: whether JAX has 64-bit types.
     """
 
-    def __init__(self, algorithm: OptimizerDef, rates: Any, wide: bool) -> None:
+    def __init__(self, algorithm: OptimizerDef, counted: Counted, wide: bool) -> None:
         self.wide = wide
+        self._rates = algorithm._rates
         self._algorithm = algorithm._with(**_RESOLVED)
         self._dtype = np.float64 if wide else np.float32
+        rates = algorithm._rates(*counted)
         leaves, self._rates_structure = jax.tree.flatten(rates)
-        self._width = len(leaves)
-        numbers, self._structure = jax.tree.flatten(self._algorithm)
+        self._flat = isinstance(rates, tuple) and list(rates) == leaves
+        self._floats, self._structure = jax.tree.flatten(self._algorithm)
         self._both = jax.tree.structure((rates, self._algorithm))
-        self._numbers = np.asarray(numbers, self._dtype)
-        self._joined = np.concatenate([np.zeros(self._width, self._dtype), self._numbers])
         self._runs: dict[Hashable, Callable[..., Any]] = {}
         self._latest: tuple[Any, Any] = (None, None)
 
     def update(
-        self, index: Hashable, name: Callable[[Hashable], str], rates: Any, *arrays: Any
+        self,
+        index: Hashable,
+        name: Callable[[Hashable], str],
+        counted: Counted,
+        weight: Any,
+        grad: Any,
+        state: Any,
     ) -> Any:
         """Updates one weight.
 
         Args:
             index: the weight's.
             name: gives the name of an index.
-            rates: of this update.
-            *arrays: weight, gradient and state.
+            counted: of this update.
+            weight: an array.
+            grad: its gradient.
+            state: its slots, or a `MasterState`.
         """
         run = self._runs.get(index)
         if run is None:
             adapts = self._algorithm._adapts(name(index))
             self._runs[index] = run = _compiled.apply(self._both, adapts)
         known, numbers = self._latest
-        if known != rates:
-            numbers = self._joined.copy()
-            numbers[: self._width] = jax.tree.leaves(rates)
-            self._latest = rates, numbers
-        return run(numbers, *arrays)
+        # Weights that are updated one after the other often have the same.
+        if known != counted:
+            numbers = np.array([*self._leaves(counted), *self._floats], self._dtype)
+            self._latest = counted, numbers
+        return run(numbers, weight, grad, state)
 
     def run_all(
         self, indices: Sequence[Hashable], name: Callable[[Hashable], str], donate: bool, slots: Any
@@ -82,8 +95,15 @@ class Plan:
             self._runs[key] = run
         return run
 
-    def table(self, distinct: Sequence[Any], which: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def table(
+        self, distinct: Sequence[Counted], which: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The numbers of an update of many weights: a row of rates for each, and the rest."""
+        rows = [self._leaves(counted) for counted in distinct]
+        rest = np.asarray(self._floats, self._dtype)
+        return np.asarray(rows, self._dtype)[np.asarray(which)], rest
+
+    def _leaves(self, counted: Counted) -> Iterable[float]:
+        rates: Any = self._rates(*counted)
         # A rate may be None, to be filled in by `_adapt`.
-        rows = [jax.tree.leaves(rates) for rates in distinct]
-        return np.asarray(rows, self._dtype)[np.asarray(which)], self._numbers
+        return rates if self._flat else jax.tree.leaves(rates)

@@ -228,7 +228,7 @@ class Trainer:
         if isinstance(states, State):
             self._own, self._whole = [], states
             return
-        if optimizer._has_own_update():
+        if optimizer._own_update:
             return
         kinds = [
             (optimizer._algorithm._adapts(optimizer._name(name)), jax.tree.structure(state))

@@ -53,13 +53,15 @@ class Updater:
         optimizer = self.optimizer
         if not isinstance(index, (list, tuple)):
             index = _decoded(index)
-            if isinstance(weight, Tracer) or isinstance(grad, Tracer):
-                raise optimizer._traced("update", index)
+            device = device_id(weight)
             state = self._state(index, weight)
-            optimizer._set_current_context(device_id(weight))
-            updated = optimizer.update_multi_precision(index, weight, grad, state)
-            if optimizer._has_own_update():
+            optimizer._set_current_context(device)
+            if optimizer._own_update:
+                self._refuse_tracers(index, [weight], [grad])
+                updated = optimizer.update_multi_precision(index, weight, grad, state)
                 updated = optimizer._accepted(index, weight, state, updated)
+            else:
+                updated = optimizer.update(index, weight, grad, state)
             weight, self.states[index] = updated
             return weight
         indices = [_decoded(one) for one in index]
@@ -84,7 +86,10 @@ class Updater:
 
     def _state(self, index: Hashable, weight: Any) -> Any:
         """The state of a weight, made or moved to its devices if need be."""
-        state = self.states.get(index, self)
+        try:
+            state = self.states.get(index, self)
+        except TypeError:
+            raise TypeError(f"Updater: index must be hashable, got {index!r}.") from None
         if state is self:
             return self.optimizer.create_state_multi_precision(index, weight)
         if self.states_synced.get(index, True):
@@ -155,23 +160,27 @@ def placed(state: Any, weight: Any) -> Any:
 
 
 def _decoded(index: Any) -> Any:
-    if isinstance(index, bytes):
-        return index.decode()
-    try:
-        hash(index)
-    except TypeError:
-        raise TypeError(f"Updater: index must be hashable, got {index!r}.") from None
-    return index
+    return index.decode() if isinstance(index, bytes) else index
+
+
+# The sharding that was asked for last, and its device: results of one program have one sharding.
+_latest: tuple[Any, int] = (None, 0)
 
 
 def device_id(weight: Any) -> int:
     """The number of the device of a weight; of several, the first."""
+    global _latest
+    sharding = getattr(weight, "sharding", None)
+    known, number = _latest
+    if sharding is known and known is not None:
+        return number
     if isinstance(weight, Tracer):
         raise TypeError(
             "weights must be arrays, got a tracer. A stateful optimizer counts on the host, where "
             "jax.jit would count once for all calls: use a definition there."
         )
-    if not isinstance(weight, jax.Array):
+    if sharding is None:
         return 0
-    devices = weight.sharding.device_set
-    return next(iter(devices)).id if len(devices) == 1 else min(device.id for device in devices)
+    number = min(device.id for device in sharding.device_set)
+    _latest = sharding, number
+    return number

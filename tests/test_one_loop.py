@@ -269,7 +269,9 @@ def test_weights_on_several_devices_are_neither_fused_nor_gathered():
 def test_the_trainer_and_lists_share_loops_too():
     opt, weight = mxopt.create("sgd", learning_rate=0.1, momentum=0.9), weights()["w"]
     state, layout = opt.create_state(0, weight), Layout(((0,),))
-    run = opt._planned(opt._counted_rates(0)).run_all((0,), str, False, layout.pack([state]))
-    table = opt._planned(opt._counted_rates(0)).table([opt._counted_rates(0)], [0])
+    counted = opt._counted(0)
+    plan = opt._planned(counted)
+    run = plan.run_all((0,), str, False, layout.pack([state]))
+    table = plan.table([counted], [0])
     packed = layout.pack([state]), layout.pack([None])
     assert loops(run.lower(*table, [weight], *packed, [weight])) == 1 or not SUPPORTED

@@ -42,7 +42,7 @@ def dumped(
         ValueError: MXNet 1 has no such optimizer, schedule or array, or `names` lack a weight.
         TypeError: an index is neither an integer nor a string.
     """
-    own = optimizer._has_own_update()
+    own = optimizer._own_update
     if own and dump_optimizer:
         raise ValueError(
             "the optimizer must be one that MXNet has, "

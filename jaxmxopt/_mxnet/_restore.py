@@ -71,7 +71,7 @@ def restored(file: StatesFile, optimizer: Optimizer) -> tuple[Optimizer, dict[An
     """
     record = file.optimizer
     made = _copy(optimizer) if record is None else _taken_over(record, optimizer)
-    if made._has_own_update():
+    if made._own_update:
         return made, owned(file.states)
     return made, _slots(file, made.definition, {})
 
