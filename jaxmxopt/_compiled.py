@@ -33,11 +33,13 @@ from jaxmxopt._sparse import RowSparse
 from jaxmxopt._state import MasterState, State
 
 __all__ = [
+    "NarrowError",
     "apply",
     "apply_all",
     "double_precision",
     "flattened",
     "path_name",
+    "precise",
     "slots_and_master",
     "step",
     "update",
@@ -53,8 +55,17 @@ def flattened(tree: Any) -> tuple[Any, Any]:
     """Structure and leaves; a vector where all leaves are Python floats."""
     leaves, structure = jax.tree.flatten(tree)
     if leaves and all(type(leaf) is float for leaf in leaves):
-        return structure, np.asarray(leaves, np.float64 if double_precision() else np.float32)
+        return structure, precise(leaves)
     return structure, tuple(leaves)
+
+
+def precise(numbers: Any) -> np.ndarray:
+    """Host numbers as a vector, in the widest precision that JAX has."""
+    return np.array(numbers, np.float64 if double_precision() else np.float32)
+
+
+class NarrowError(Exception):
+    """Numbers of the host came with less precision than a weight has."""
 
 
 def definition(structure: Any, numbers: Any) -> Any:
@@ -125,12 +136,16 @@ def apply(structure: Any, adapts: bool) -> Callable[..., tuple[Any, Any]]:
     """The jitted update of one weight by (rates, definition) of this structure.
 
     The rates are the host's, so the state holds no count: it is the slots, or a `MasterState`.
+    Tracing it raises `NarrowError` where the numbers have been made without 64-bit types and the
+    weight is of one.
     """
 
     def run(numbers: Any, weight: Any, grad: Any, state: Any) -> tuple[Any, Any]:
         rates, opt = definition(structure, numbers)
         slots, master = slots_and_master(state)
         check_arrays(opt, weight, grad, slots, master)
+        if numbers.dtype.itemsize < compute_dtype(weight.dtype).itemsize:
+            raise NarrowError
         weight, slots, master = _engine.update_weight(
             opt, rates, weight, grad, slots, master, None, adapts
         )

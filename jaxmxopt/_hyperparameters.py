@@ -10,7 +10,7 @@ from jax.core import Tracer
 
 from jaxmxopt import _config
 from jaxmxopt._counts import HostRates
-from jaxmxopt._definition import OptimizerDef, double_precision
+from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._overriding import check_scheduler
 from jaxmxopt._plan import Counted, Plan
 
@@ -160,14 +160,14 @@ class Hyperparameters(HostRates):
 
     def _planned(self, counted: Counted) -> Plan:
         """The compiled functions and numbers for the attributes as they stand."""
-        plan, wide = self._plan, double_precision()
-        if plan is None or plan.wide is not wide:
+        plan = self._plan
+        if plan is None:
             clip = self.clip_gradient
             algorithm = self._algorithm._with(
                 rescale_grad=self.rescale_grad,
                 clip_gradient=clip if clip is not None and clip > 0 else None,
             )
-            self.__dict__["_plan"] = plan = Plan(algorithm, counted, wide)
+            self.__dict__["_plan"] = plan = Plan(algorithm, counted)
         return plan
 
     def __getstate__(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxmxopt import _compiled
+from jaxmxopt._compiled import NarrowError, precise
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._one_loop import makes_own_program
 
@@ -36,20 +37,18 @@ class Plan:
     Args:
         algorithm: the definition, its numbers Python floats.
         counted: of any weight. Its rates are taken for those of all in structure.
-        wide: whether JAX has 64-bit types.
     """
 
-    def __init__(self, algorithm: OptimizerDef, counted: Counted, wide: bool) -> None:
-        self.wide = wide
+    def __init__(self, algorithm: OptimizerDef, counted: Counted) -> None:
         self._rates = algorithm._rates
         self._algorithm = algorithm._with(**_RESOLVED)
-        self._dtype = np.float64 if wide else np.float32
         rates = algorithm._rates(*counted)
         leaves, self._rates_structure = jax.tree.flatten(rates)
         self._flat = isinstance(rates, tuple) and list(rates) == leaves
         self._floats, self._structure = jax.tree.flatten(self._algorithm)
         self._both = jax.tree.structure((rates, self._algorithm))
         self._runs: dict[Hashable, Callable[..., Any]] = {}
+        self._dtype = precise(()).dtype
         self._latest: tuple[Any, Any] = (None, None)
 
     def update(
@@ -80,7 +79,12 @@ class Plan:
         if known != counted:
             numbers = np.array([*self._leaves(counted), *self._floats], self._dtype)
             self._latest = counted, numbers
-        return run(numbers, weight, grad, state)
+        try:
+            return run(numbers, weight, grad, state)
+        except NarrowError:
+            # JAX has got 64-bit types since. To ask for them at every call would cost more.
+            self._dtype, self._latest = np.dtype(np.float64), (None, None)
+            return self.update(index, name, counted, weight, grad, state)
 
     def run_all(
         self, indices: Sequence[Hashable], name: Callable[[Hashable], str], donate: bool, slots: Any
@@ -100,8 +104,7 @@ class Plan:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The numbers of an update of many weights: a row of rates for each, and the rest."""
         rows = [self._leaves(counted) for counted in distinct]
-        rest = np.asarray(self._floats, self._dtype)
-        return np.asarray(rows, self._dtype)[np.asarray(which)], rest
+        return precise(rows)[np.asarray(which)], precise(self._floats)
 
     def _leaves(self, counted: Counted) -> Iterable[float]:
         rates: Any = self._rates(*counted)

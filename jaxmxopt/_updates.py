@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from jax.core import Tracer
 
 from jaxmxopt._checks import MismatchError, WrongKindError, check_form, explained
-from jaxmxopt._compiled import double_precision, slots_and_master
+from jaxmxopt._compiled import slots_and_master
 from jaxmxopt._definition import HALF
 from jaxmxopt._hyperparameters import Hyperparameters, Undefined
 from jaxmxopt._layout import Layout
@@ -94,7 +94,7 @@ class Updates(Hyperparameters):
         try:
             counted = self._counted(index)
             plan = self._plan
-            if plan is None or plan.wide is not double_precision():
+            if plan is None:
                 plan = self._planned(counted)
             if algorithm._slots_by is not None:
                 check_form(algorithm, slots_and_master(state)[:1])

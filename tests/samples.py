@@ -48,6 +48,12 @@ OWN: dict[str, dict[str, Any]] = {
 OF_THE_WHOLE = ("LAMB", "LANS", "LARS", "LBSGD")
 
 
+def double_precision() -> Any:
+    """A context in which JAX has 64-bit types."""
+    enable = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
+    return enable(True)
+
+
 def make(cls: type[mxopt.OptimizerDef], **changes: Any) -> mxopt.OptimizerDef:
     """A definition with every number off its default; `changes` come last."""
     decay = {} if cls.__name__ == "GroupAdaGrad" else {"wd": 0.03}

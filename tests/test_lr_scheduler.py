@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import double_precision
 
 from jaxmxopt import lr_scheduler
 
@@ -142,9 +143,8 @@ def test_traced_and_concrete_arrays_agree_with_the_host(schedule):
 
 @every_schedule
 def test_traced_values_are_double_under_x64(schedule):
-    enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
     want = [schedule(n) for n in range(60)]
-    with enable_x64(True):
+    with double_precision():
         for dtype in (jnp.int32, jnp.int64):
             got = jax.jit(schedule)(jnp.arange(60, dtype=dtype))
             assert got.dtype == jnp.float64

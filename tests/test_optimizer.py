@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from samples import assert_near, assert_same, make
+from samples import assert_near, assert_same, double_precision, make
 
 import jaxmxopt as mxopt
 from jaxmxopt import lr_scheduler
@@ -425,6 +425,25 @@ def test_no_number_compiles_anew(compilations: Any) -> None:
         opt.lr_scheduler = lr_scheduler.FactorScheduler(step=1, factor=0.5)
         run()
     assert seen.count == 0
+
+
+def test_numbers_are_as_precise_as_the_weight() -> None:
+    opt = mxo.SGD(learning_rate=0.1)
+    opt.update(0, ONES, ONES, ())
+    with double_precision():
+        wide = jnp.ones(3, jnp.float64)
+        # Rate, decay and count are those of the call before.
+        for index, rate in ((1, 0.1), (1, 0.1), (2, 0.3)):
+            opt.lr = rate
+            new, _ = opt.update(index, wide, wide, ())
+            assert new.dtype == np.float64
+            np.testing.assert_array_equal(new, np.float64(1) - rate)
+            [listed], _ = mxo.SGD(learning_rate=rate).update([0], [wide], [wide], [()])
+            assert_same(listed, new)
+    narrow, _ = opt.update(0, ONES, ONES, ())
+    assert narrow.dtype == np.float32
+    np.testing.assert_array_equal(narrow, np.float32(1) - np.float32(0.3))
+    assert opt._index_update_count == {0: 2, 1: 2, 2: 1}
 
 
 def test_a_failed_update_counts_nothing() -> None:
