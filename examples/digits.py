@@ -205,8 +205,9 @@ def main(arguments: list[str] | None = None) -> float:
     """Trains, compares, draws; returns the held-out accuracy of the first training."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", "--short", action="store_true", help="a few epochs only")
-    parser.add_argument("--figure", type=pathlib.Path, default=FIGURE)
+    parser.add_argument("--figure", type=pathlib.Path)
     options = parser.parse_args(arguments)
+    figure = options.figure or FIGURE.with_suffix(".quick.png" if options.quick else ".png")
     epochs, compared = (2, 1) if options.quick else (20, 12)
     data = load()
     opt = mxopt.Adam(lr_scheduler=cosine(0.003, epochs), wd=1e-4, wd_mult={"*/bias": 0.0})
@@ -216,8 +217,8 @@ def main(arguments: list[str] | None = None) -> float:
         name: train(other, data, compared, name=f"{name:>9}")
         for name, other in contenders(compared).items()
     }
-    draw(curves, options.figure)
-    print(f"learning curves: {options.figure}")
+    draw(curves, figure)
+    print(f"learning curves: {figure}")
     return accuracies[-1]
 
 

@@ -142,10 +142,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Trains in both precisions, and says how each did."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     default = pathlib.Path(__file__).parent / "figures" / "mixed_precision.png"
-    parser.add_argument("--figure", type=pathlib.Path, default=default, help="where to draw")
+    parser.add_argument("--figure", type=pathlib.Path, help="where to draw")
     parser.add_argument("--quick", action="store_true", help="a tenth of the steps")
     options = parser.parse_args(arguments)
-    figure = options.figure
+    figure = options.figure or default.with_suffix(".quick.png" if options.quick else ".png")
     steps, damaged = (150, (35, 36, 102)) if options.quick else (1500, (350, 351, 1020))
     data = digits()
     params, history = train(data, jnp.float16, steps, damaged)

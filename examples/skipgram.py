@@ -243,8 +243,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Curve]:
     parser.add_argument("--width", type=int, default=64, help="of a word's vector")
     parser.add_argument("--epochs", type=int, default=2, help="how often the text is read")
     parser.add_argument("--rate", type=float, default=0.003, help="learning rate at the start")
-    parser.add_argument("--figure", type=pathlib.Path, default=FIGURE, help="where to draw")
+    parser.add_argument("--figure", type=pathlib.Path, help="where to draw")
     options = parser.parse_args(arguments)
+    figure = options.figure or FIGURE.with_suffix(".quick.png" if options.quick else ".png")
     corpus = read(("numpy",) if options.quick else PACKAGES, options.vocabulary)
     print(
         f"{corpus.characters / 1e6:.1f} million characters, {len(corpus.words):,} words of "
@@ -262,8 +263,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Curve]:
         print(f"{name:>10}: {curve.speed:,.0f} words/s, held-out loss {curve.losses[-1]:.3f}")
     same = np.interp(dense.words[-1], lazy.words, lazy.losses)
     print(f"lazy rows after the words that dense has read: {same:.3f}")
-    draw(curves, options.figure)
-    print(f"curves: {options.figure}")
+    draw(curves, figure)
+    print(f"curves: {figure}")
     return curves
 
 

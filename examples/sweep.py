@@ -205,8 +205,9 @@ def main(arguments: list[str] | None = None) -> float:
     """Sweeps, draws, evolves; returns the best held-out accuracy on the grid."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few steps only")
-    parser.add_argument("--figure", type=pathlib.Path, default=FIGURE)
+    parser.add_argument("--figure", type=pathlib.Path)
     options = parser.parse_args(arguments)
+    figure = options.figure or FIGURE.with_suffix(".quick.png" if options.quick else ".png")
     steps, rounds = (20, 3) if options.quick else (400, 16)
 
     grid = sweep(steps)
@@ -215,8 +216,8 @@ def main(arguments: list[str] | None = None) -> float:
         f"best of the grid: {grid[row, column]:.2%} held out, with learning rate "
         f"{RATES[column]:.2g} and weight decay {DECAYS[row]:.2g}"
     )
-    draw(grid, options.figure)
-    print(f"heat map: {options.figure}")
+    draw(grid, figure)
+    print(f"heat map: {figure}")
     best = evolve(rounds, steps // rounds)
     print(f"best of the population: {best:.2%} held out")
     return float(grid[row, column])

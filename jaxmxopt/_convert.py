@@ -92,6 +92,7 @@ def _to_ours(data: bytes, target: str, optimizer: str | None) -> str:
         _write(target, {**header, "unnamed": is_list}, arrays, len(data))
         return f"{len(named)} arrays"
     found = read_states(data)
+    _refuse_both(optimizer, found.optimizer is not None)
     if found.optimizer is not None:
         given = Optimizer.create_optimizer(mxnet_files.to_definition(found.optimizer))
     elif optimizer is None:
@@ -145,6 +146,7 @@ def _row_sparse(parts: Any, node: dict[str, Any]) -> RowSparse:
 
 def _states_to_mxnet(reader: _npz.Reader, target: str, optimizer: str | None) -> str:
     dumped = reader.header.get("definition") is not None
+    _refuse_both(optimizer, dumped)
     if dumped:
         given = from_record(reader.header["definition"], "the optimizer")
     elif optimizer is None:
@@ -155,7 +157,16 @@ def _states_to_mxnet(reader: _npz.Reader, target: str, optimizer: str | None) ->
     updater = Updater(made.optimizer)
     updater.states = made.states
     mxnet_files.save_states(target, updater, dump_optimizer=dumped)
-    return _of_states(made.states, made.optimizer, dumped)
+    done = _of_states(made.states, made.optimizer, dumped)
+    named = any(isinstance(index, str) for index in made.states)
+    return f"{done}; for gluon, which has numbers for keys, see mxnet_files" if named else done
+
+
+def _refuse_both(optimizer: str | None, told: bool) -> None:
+    if told and optimizer is not None:
+        raise ValueError(
+            f"--optimizer must be left out where the file has its optimizer, got {optimizer!r}."
+        )
 
 
 def _of_states(states: Any, optimizer: Optimizer, dumped: bool) -> str:

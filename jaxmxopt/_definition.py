@@ -1,6 +1,5 @@
 """The base of all algorithms: common hyperparameters, and the pure functions users call."""
 
-import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -28,7 +27,7 @@ from jaxmxopt._exported import exportable
 from jaxmxopt._layout import Layout, Packed
 from jaxmxopt._multipliers import Multipliers, find, matches, nobody
 from jaxmxopt._one_loop import makes_own_program
-from jaxmxopt._overriding import check_scheduler, overridden
+from jaxmxopt._overriding import check_scheduler, overridden, warn_caller
 from jaxmxopt._pure import WHOLE, Definition, flatten_states
 from jaxmxopt._rates import Rates
 from jaxmxopt._state import State
@@ -400,9 +399,7 @@ _warned: set[str] = set()
 def _warn_of_half_precision(owner: str) -> None:
     if owner not in _warned:
         _warned.add(owner)
-        warnings.warn(
+        warn_caller(
             f"{owner}: state of half-precision weights is kept in half precision, which loses "
-            "small updates; multi_precision=True keeps float32 masters.",
-            UserWarning,
-            stacklevel=5,
+            "small updates; multi_precision=True keeps float32 masters."
         )

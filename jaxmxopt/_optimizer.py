@@ -163,6 +163,11 @@ class Optimizer(Updates):
         self.set_lr_mult(algorithm.lr_mult or {})
         self.set_wd_mult(algorithm.wd_mult or {})
 
+    def __repr__(self) -> str:
+        if type(self) is not Optimizer or type(self._algorithm) is Undefined:
+            return super().__repr__()
+        return f"Optimizer({self.definition!r}, num_update={self.num_update})"
+
     # The registry.
 
     @staticmethod
@@ -219,7 +224,8 @@ class Optimizer(Updates):
             return Optimizer(name.replace(**kwargs) if kwargs else name, **rest)
         registry = Optimizer.opt_registry
         if not isinstance(name, str):
-            raise TypeError(f"create: name must be a string or a definition, got {name!r}.")
+            hint = "; jaxmxopt.interop.from_optax takes it" if hasattr(name, "init") else ""
+            raise TypeError(f"create: name must be a string or a definition, got {name!r}{hint}.")
         if name.lower() not in registry:
             raise ValueError(
                 f"create: name must be a registered optimizer, got {name!r}"

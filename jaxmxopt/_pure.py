@@ -3,7 +3,6 @@
 Here stand the signatures, and which call and index an error was about.
 """
 
-import warnings
 from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -19,6 +18,7 @@ from jaxmxopt._checks import (
 )
 from jaxmxopt._compiled import flatten_with_names
 from jaxmxopt._config import Config
+from jaxmxopt._overriding import warn_caller
 from jaxmxopt._state import State
 
 __all__ = ["WHOLE", "Definition", "flatten_states"]
@@ -125,7 +125,7 @@ class Definition(Config):
         """
         names, _, _ = flatten_with_names(params)
         for message in self._without_weight(names) if names else ():
-            warnings.warn(f"{type(self).__name__}.init: {message}", UserWarning, stacklevel=2)
+            warn_caller(f"{type(self).__name__}.init: {message}")
         return self._init(params)
 
     def step(

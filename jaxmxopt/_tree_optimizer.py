@@ -114,9 +114,9 @@ class TreeOptimizer(Optimizer):
         """Updates one weight, or all of a list; arguments are as of `Optimizer.update`."""
         if isinstance(index, (list, tuple)):
             return self._update_each(index, weight, grad, state)
-        if isinstance(weight, Tracer) or isinstance(grad, Tracer):
-            raise self._traced("update", index)
+        self._refuse_traced(index, weight, grad)
         updated = self.definition.update(index, weight, grad, state)
+        self._refuse_traced(index, updated[0])
         self._update_count(index)
         return updated
 
@@ -149,6 +149,7 @@ class TreeOptimizer(Optimizer):
             arguments = [[given[n] for n in part] for given in (indices, weights, grads, states)]
             for n, weight, state in zip(part, *self._update_part(*arguments), strict=True):
                 new[n], new_states[n] = weight, state
+        self._refuse_traced(list(indices), *new)
         self._update_count(list(indices))
         return new, new_states
 
@@ -181,8 +182,14 @@ class TreeOptimizer(Optimizer):
             updated = self.definition._step(params, grads, state, None, False)
         except (MismatchError, WrongKindError) as error:
             raise explained(call, error) from None
+        self._refuse_traced(list(names), *jax.tree.leaves(updated[0])[:1])
         self._update_count(list(names))
         return updated
+
+    def _refuse_traced(self, index: Any, *weights: Any) -> None:
+        """Refuses to go on with what is only being traced."""
+        if any(isinstance(weight, Tracer) for weight in weights):
+            raise self._traced("update", index)
 
     def _is_separable(self) -> bool:
         """Whether the state of a tree can be made from those of its weights."""

@@ -93,9 +93,7 @@ class Updates(Hyperparameters):
             raise self._unhashable(index) from None
         try:
             counted = self._counted(index)
-            plan = self._plan
-            if plan is None:
-                plan = self._planned(counted)
+            plan = self._plan or self._planned(counted)
             if algorithm._slots_by is not None:
                 check_form(algorithm, slots_and_master(state)[:1])
             updated = plan.update(index, self._name, counted, weight, grad, state)
@@ -139,9 +137,10 @@ class Updates(Hyperparameters):
                 )
         if count == 0:
             return [], []
+        for index, grad in zip(indices, grads, strict=True):
+            if grad is None:
+                raise TypeError(f"{call}({index!r}): grad must be an array, got NoneType.")
         layout = Layout(tuple((number,) for number in range(count)))
-        if any(isinstance(one, Tracer) for one in (*weights, *grads)):
-            raise self._traced("update", list(indices))
         given = zip(indices, weights, states, strict=True)
         parts = [slots_and_master(self._slots_of("update", *one)) for one in given]
         slots, masters = layout.pack([s for s, _ in parts]), layout.pack([m for _, m in parts])
@@ -181,7 +180,10 @@ class Updates(Hyperparameters):
                 which = [numbers.get(index, 0) for index in indices]
             check_form(self._algorithm, slots.groups, [m[0] for m in slots.layout.groups])
             run = plan.run_all(indices, self._name, donate, slots)
-            return run(*plan.table(distinct, which), weights, slots, masters, grads)
+            result = run(*plan.table(distinct, which), weights, slots, masters, grads)
+            if isinstance(result[0][0], Tracer):
+                raise self._traced("update", list(indices))
+            return result
         except BaseException as error:
             self._rewind(counts, before, largest)
             if isinstance(error, (MismatchError, WrongKindError)):

@@ -135,6 +135,38 @@ def test_counting_on_the_host_is_not_for_jit(inside: Any) -> None:
         jax.jit(inside)(ONES)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", mxopt.EMA(mxopt.SGD()), mxopt.Test()])
+@pytest.mark.parametrize("given", [True, False], ids=["gradients", "nothing"])
+def test_nothing_has_changed_where_a_call_was_traced(optimizer: Any, given: bool) -> None:
+    grads = {"a": jnp.ones(3), "b": jnp.ones(2)}
+    trainer = mxopt.Trainer(grads, optimizer)
+    updater = mxopt.get_updater(optimizer)
+    trainer.step(grads, 1)
+    updater([0, 1], list(grads.values()), list(grads.values()))
+    before = copy.deepcopy((trainer.params, trainer.states, updater.states))
+
+    def step(tree: Any) -> Any:
+        return trainer.step(tree if given else grads, 1)
+
+    def update(tree: Any) -> Any:
+        tree = tree if given else grads
+        return updater([0, 1], list(tree.values()), list(grads.values()))
+
+    for call in (step, update):
+        with pytest.raises(TypeError, match="got a tracer"):
+            jax.jit(call)(grads)
+    assert_same((trainer.params, trainer.states, updater.states), before)
+    assert trainer.optimizer.num_update == updater.optimizer.num_update == 1
+    trainer.step(grads, 1)
+
+
+def test_a_list_without_a_gradient_is_refused() -> None:
+    updater = mxopt.get_updater("sgd")
+    with pytest.raises(TypeError, match=r"SGD.update\(1\): grad must be an array, got NoneType"):
+        updater([0, 1], [ONES, None], [ONES, ONES])
+    assert (updater.states, updater.optimizer.num_update) == ({}, 0)
+
+
 def test_pickles_and_copies_and_goes_on() -> None:
     schedule = lr_scheduler.FactorScheduler(step=2, factor=0.5, base_lr=0.1)
     updater = mxopt.get_updater(mxopt.create("adam", lr_scheduler=schedule))
