@@ -37,6 +37,7 @@ class RowSparse:
 
     Raises:
         ValueError: shapes do not fit, or an index is out of range.
+        TypeError: shape is no tuple of integers.
 
     Example:
         >>> import jax.numpy as jnp, jaxmxopt as mxopt
@@ -57,7 +58,12 @@ class RowSparse:
     def __init__(self, indices: Any, values: Any, shape: tuple[int, ...]) -> None:
         self.indices = jnp.asarray(indices)
         self.values = jnp.asarray(values)
-        self.shape = tuple(int(size) for size in shape)
+        try:
+            self.shape = tuple(int(size) for size in shape)
+        except TypeError:
+            raise TypeError(
+                f"RowSparse: shape must be a tuple of integers, got {shape!r}."
+            ) from None
         self._check()
 
     def _check(self) -> None:

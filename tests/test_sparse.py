@@ -176,6 +176,11 @@ def test_what_does_not_fit_is_refused(args, message):
         RowSparse(indices, values.astype(np.float32), shape)
 
 
+def test_a_shape_is_a_tuple():
+    with pytest.raises(TypeError, match="shape must be a tuple of integers, got 4"):
+        RowSparse([0], np.ones((1, 4), np.float32), 4)
+
+
 def test_arithmetic_that_has_no_meaning_is_refused():
     grad = make([1])
     with pytest.raises(ValueError, match=r"__add__: both must be of one shape, got \(7, 2\) and"):
