@@ -56,6 +56,11 @@ class HostRates:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls._look_for_own()
+
+    @classmethod
+    def _look_for_own(cls) -> None:
+        """Notes what a class brings itself; again when one is made, as decorators come later."""
         names = ("_get_lr", "_get_lrs", "_get_wd", "_get_wds", "_update_count")
         cls._own_rates = any(getattr(cls, name) is not getattr(HostRates, name) for name in names)
 

@@ -154,7 +154,7 @@ class Hyperparameters(HostRates):
         else:
             write["_algorithm"] = algorithm.replace(**{name: value})
             value = getattr(write["_algorithm"], name)
-        if name in ("rescale_grad", "clip_gradient", "begin_num_update") and value != write[name]:
+        if name not in ("lr", "lr_scheduler") and value != write[name]:
             write["_plan"] = None
         write[name] = value
 

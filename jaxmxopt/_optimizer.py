@@ -150,6 +150,7 @@ class Optimizer(Updates):
             scheduler = copy.copy(scheduler) if lr_scheduler is None else scheduler
             scheduler = overridden(owner, scheduler, rate, write=True)
             algorithm = algorithm.replace(lr_scheduler=scheduler)
+        self._look_for_own()
         self._adopt(algorithm)
         if self.lr_scheduler is not None and learning_rate is not None:
             self.lr = float(learning_rate)

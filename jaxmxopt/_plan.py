@@ -109,4 +109,4 @@ class Plan:
     def _leaves(self, counted: Counted) -> Iterable[float]:
         rates: Any = self._rates(*counted)
         # A rate may be None, to be filled in by `_adapt`.
-        return rates if self._flat else jax.tree.leaves(rates)
+        return rates if self._flat and None not in rates else jax.tree.leaves(rates)

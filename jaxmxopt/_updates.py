@@ -24,10 +24,13 @@ class Updates(Hyperparameters):
     # Whether a class brings its own `update`, as in MXNet.
     _own_update: ClassVar[bool] = False
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
+    @classmethod
+    def _look_for_own(cls) -> None:
+        super()._look_for_own()
+        # This class, which has no name yet when it is made itself.
+        base: Any = next(one for one in cls.__mro__ if one.__module__ == __name__)
         own = (cls.update, cls.update_multi_precision)
-        cls._own_update = own != (Updates.update, Updates.update_multi_precision)
+        cls._own_update = own != (base.update, base.update_multi_precision)
 
     # States.
 
@@ -85,6 +88,8 @@ class Updates(Hyperparameters):
             return self._update_list(index, weight, grad, state)
         kind = type(state)
         if kind is tuple or kind not in algorithm._slot_types:
+            if isinstance(weight, Tracer) or isinstance(grad, Tracer):
+                raise self._traced("update", index)
             state = self._slots_of("update", index, weight, state)
         counts, largest = self._index_update_count, self.num_update
         try:

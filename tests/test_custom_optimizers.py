@@ -228,3 +228,44 @@ def test_setstate_is_inherited_as_in_mxnet(base: Any) -> None:
     assert (other.lr, other.num_update, other.param_dict, other.restored) == (0.25, 2, {}, True)
     other._update_count(0)
     assert other._all_index_update_counts == {0: {0: 3}}
+
+
+def test_an_update_that_a_decorator_gives_is_called() -> None:
+    def doubled(cls: Any) -> Any:
+        plain = cls.update
+        cls.update = lambda self, index, weight, grad, state: plain(
+            self, index, weight, 2 * grad, state
+        )
+        return cls
+
+    @doubled
+    class Twice(mxo.SGD):
+        pass
+
+    for wrapped in (Twice(learning_rate=0.25), Twice(learning_rate=0.25)):
+        [weight] = mxopt.get_updater(wrapped)([0], [jnp.ones(2)], [jnp.ones(2)])
+        np.testing.assert_array_equal(weight, 0.5)
+
+
+def test_rates_of_ones_own_follow_the_attributes() -> None:
+    class Decayed(mxopt.SGD):
+        def _rates(self, lr: Any, wd: Any, t: Any) -> Any:
+            return super()._rates(lr * (1 + self.wd), 0.0 * wd, t)
+
+    opt = mxopt.Optimizer(Decayed(learning_rate=0.25, wd=1.0))
+    for wd, expected in ((1.0, 0.5), (3.0, 0.0)):
+        opt.wd = wd
+        new, _ = opt.update(0, jnp.ones(2), jnp.ones(2), ())
+        np.testing.assert_array_equal(new, expected)
+
+
+def test_rates_are_all_there_or_never() -> None:
+    class Odd(mxopt.SGD):
+        def _rates(self, lr: Any, wd: Any, t: Any) -> Any:
+            return super()._rates(lr, wd if t == 1 else None, t)
+
+    opt = mxopt.Optimizer(Odd(learning_rate=0.25))
+    opt.update(0, jnp.ones(2), jnp.ones(2), ())
+    with pytest.raises(ValueError, match="leaves"):
+        opt.update(0, jnp.ones(2), jnp.ones(2), ())
+    assert opt.num_update == 1
