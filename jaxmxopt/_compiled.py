@@ -144,7 +144,8 @@ def apply(structure: Any, adapts: bool) -> Callable[..., tuple[Any, Any]]:
         rates, opt = definition(structure, numbers)
         slots, master = slots_and_master(state)
         check_arrays(opt, weight, grad, slots, master)
-        if numbers.dtype.itemsize < compute_dtype(weight.dtype).itemsize:
+        # The numbers must be as wide as the arithmetic, where JAX has types of that width.
+        if double_precision() and numbers.dtype.itemsize < compute_dtype(weight.dtype).itemsize:
             raise NarrowError
         weight, slots, master = _engine.update_weight(
             opt, rates, weight, grad, slots, master, None, adapts

@@ -11,7 +11,10 @@ from jaxmxopt._config import nearest
 from jaxmxopt._multipliers import Multipliers, find, matches
 from jaxmxopt._overriding import warn_caller
 
-__all__ = ["HostRates", "symbol_info"]
+__all__ = ["RATES", "HostRates", "symbol_info"]
+
+# What MXNet's optimizers ask for counts and rates, which a class or an instance may replace.
+RATES = ("_get_lr", "_get_lrs", "_get_wd", "_get_wds", "_update_count")
 
 
 def symbol_info(owner: str, sym: Any) -> tuple[Any, ...]:
@@ -51,7 +54,7 @@ class HostRates:
     num_update: int
     _all_index_update_counts: dict[Any, dict[Any, int]]
     _index_update_count: dict[Any, int]
-    # Whether a class counts or asks for rates in a way of its own, as in MXNet.
+    # Whether one of `RATES` has been replaced.
     _own_rates: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -61,8 +64,7 @@ class HostRates:
     @classmethod
     def _look_for_own(cls) -> None:
         """Notes what a class brings itself; again when one is made, as decorators come later."""
-        names = ("_get_lr", "_get_lrs", "_get_wd", "_get_wds", "_update_count")
-        cls._own_rates = any(getattr(cls, name) is not getattr(HostRates, name) for name in names)
+        cls._own_rates = any(getattr(cls, name) is not getattr(HostRates, name) for name in RATES)
 
     # Multipliers.
 

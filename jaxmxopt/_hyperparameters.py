@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxmxopt import _config
-from jaxmxopt._counts import HostRates
+from jaxmxopt._counts import RATES, HostRates
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._overriding import check_scheduler
 from jaxmxopt._plan import Counted, Plan
@@ -143,6 +143,14 @@ class Hyperparameters(HostRates):
             )
         else:
             object.__setattr__(self, name, value)
+            if name in RATES:
+                self.__dict__["_own_rates"] = True
+
+    def __delattr__(self, name: str) -> None:
+        algorithm = self.__dict__.get("_algorithm")
+        if algorithm is not None and (name in _COMMON or name in _own(type(algorithm))):
+            raise AttributeError(f"{type(self).__name__}.{name} cannot be deleted.")
+        object.__delattr__(self, name)
 
     def _set_common(self, algorithm: OptimizerDef, name: str, value: Any) -> None:
         """Sets what every optimizer has, refusing what a definition would refuse."""
@@ -177,6 +185,8 @@ class Hyperparameters(HostRates):
         self.__dict__.clear()
         self.__dict__.update(state)
         self.__dict__.update(param_dict={}, _plan=None)
+        if "_algorithm" in state:
+            self._hold(state["_algorithm"])
 
     def __repr__(self) -> str:
         if type(self._algorithm) is Undefined:

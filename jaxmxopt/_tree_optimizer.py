@@ -182,7 +182,7 @@ class TreeOptimizer(Optimizer):
             updated = self.definition._step(params, grads, state, None, False)
         except (MismatchError, WrongKindError) as error:
             raise explained(call, error) from None
-        self._refuse_traced(list(names), *jax.tree.leaves(updated[0])[:1])
+        self._refuse_traced(list(names), *jax.tree.leaves(updated[0]))
         self._update_count(list(names))
         return updated
 

@@ -54,10 +54,11 @@ class Updater:
         if not isinstance(index, (list, tuple)):
             index = _decoded(index)
             device = device_id(weight)
+            if isinstance(grad, Tracer):
+                raise optimizer._traced("update", index)
             state = self._state(index, weight)
             optimizer._set_current_context(device)
             if optimizer._own_update:
-                self._refuse_tracers(index, [weight], [grad])
                 updated = optimizer.update_multi_precision(index, weight, grad, state)
                 updated = optimizer._accepted(index, weight, state, updated)
             else:
@@ -94,8 +95,10 @@ class Updater:
             return self.optimizer.create_state_multi_precision(index, weight)
         if self.states_synced.get(index, True):
             return state
+        # Kept now: the update may fail.
+        self.states[index] = state = placed(state, weight)
         self.states_synced[index] = True
-        return placed(state, weight)
+        return state
 
     def sync_state_context(self, state: Any, context: Any) -> Any:
         """Moves the arrays of a state to a device or sharding."""

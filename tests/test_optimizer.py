@@ -444,6 +444,41 @@ def test_numbers_are_as_precise_as_the_weight() -> None:
     assert narrow.dtype == np.float32
     np.testing.assert_array_equal(narrow, np.float32(1) - np.float32(0.3))
     assert opt._index_update_count == {0: 2, 1: 2, 2: 1}
+    with pytest.warns(UserWarning, match="truncated to dtype float32"):
+        rounded, _ = opt.update(1, wide, wide, ())
+    assert rounded.dtype == np.float32
+
+
+def test_a_gradient_that_is_traced_without_a_trace_in_the_result_is_refused() -> None:
+    signum, sgd = mxo.Signum(), mxo.SGD()
+    state = signum.create_state(0, ONES)
+
+    def alone(grad: Any) -> Any:
+        return jnp.sum(signum.update(0, ONES, grad, state)[0])
+
+    def beside_others(grad: Any) -> Any:
+        return jnp.sum(sgd.update([0, 1], [ONES, ONES], [ONES, grad], [(), ()])[0][0])
+
+    for opt, function in ((signum, alone), (sgd, beside_others)):
+        with pytest.raises(TypeError, match="got a tracer"):
+            jax.grad(function)(jnp.asarray(ONES))
+        assert (opt.num_update, opt._index_update_count) == (0, {})
+
+
+def test_a_method_of_an_instance_is_asked() -> None:
+    opt: Any = mxo.SGD(learning_rate=0.25)
+    opt._get_lr = lambda index: 0.5
+    np.testing.assert_array_equal(opt.update(0, ONES, ONES, ())[0], 0.5)
+
+
+def test_a_hyperparameter_cannot_be_deleted() -> None:
+    opt = mxo.SGD(momentum=0.5)
+    for name in ("momentum", "wd"):
+        with pytest.raises(AttributeError, match=f"SGD.{name} cannot be deleted"):
+            delattr(opt, name)
+    opt.note = 1
+    del opt.note
+    assert (opt.momentum, opt.wd) == (0.5, 0.0)
 
 
 def test_a_failed_update_counts_nothing() -> None:
