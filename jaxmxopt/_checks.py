@@ -294,7 +294,11 @@ def check_packed(slots: Any, masters: Any, weights: Iterable[Any], names: Any) -
     weights = list(weights)
     for packed in (slots, masters):
         if not isinstance(packed, Packed) or packed.layout.size != len(weights):
-            raise MismatchError("state is not of this tree of weights; make it with init(params).")
+            message = "state is not of this tree of weights; make it with init(params)."
+            if not isinstance(packed, Packed | None):
+                kind = type(packed).__name__
+                message += f" Its {kind} is of one weight or of another definition."
+            raise MismatchError(message)
     if slots.layout != masters.layout:
         raise MismatchError("state.slots and state.master are laid out differently.")
     for members, *groups in zip(slots.layout.groups, slots.groups, masters.groups, strict=True):

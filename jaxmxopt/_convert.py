@@ -171,8 +171,13 @@ def _refuse_both(optimizer: str | None, told: bool) -> None:
 
 def _of_states(states: Any, optimizer: Optimizer, dumped: bool) -> str:
     name = type(optimizer._algorithm).__name__
-    age = f"after {optimizer.num_update} updates" if dumped else "without its hyperparameters"
-    return f"{len(states)} states of {name} {age}"
+    updates = _number_of(optimizer.num_update, "update")
+    age = f"after {updates}" if dumped else "without its hyperparameters"
+    return f"{_number_of(len(states), 'state')} of {name} {age}"
+
+
+def _number_of(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _write(target: str, header: dict[str, Any], arrays: Arrays, size: int) -> None:

@@ -133,9 +133,19 @@ class HostRates:
             if attribute in attributes.get(name, {})
         }
 
+    def _of_parameter(self, index: Hashable, which: str) -> Any:
+        """What `param_dict` says of a weight."""
+        parameter = self.param_dict[index]
+        if not hasattr(parameter, which):
+            raise TypeError(
+                f"{type(self).__name__}: param_dict[{index!r}] must have lr_mult and wd_mult, got "
+                f"{parameter!r}."
+            )
+        return getattr(parameter, which)
+
     def _factor(self, which: str, table: Mapping[Any, Any], index: Hashable) -> Any:
         if index in self.param_dict:
-            return getattr(self.param_dict[index], which)
+            return self._of_parameter(index, which)
         if not table:
             return 1.0
         factor = find(table, index, self.idx2name.get(index))

@@ -1,7 +1,7 @@
 """What a stateful optimizer lets one read and write: a definition taken apart into attributes."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import jax
@@ -115,8 +115,9 @@ class Hyperparameters(HostRates):
             # What param_idx2name says by itself.
             if not name.endswith(self._decaying) and wd_mult.get(name) == 0.0:
                 del wd_mult[name]
-        for index, parameter in self.param_dict.items():
-            lr_mult[index], wd_mult[index] = parameter.lr_mult, parameter.wd_mult
+        for index in self.param_dict:
+            lr_mult[index] = self._of_parameter(index, "lr_mult")
+            wd_mult[index] = self._of_parameter(index, "wd_mult")
         return self._algorithm.replace(
             learning_rate=self.lr if self.lr_scheduler is None else None,
             lr_scheduler=self.lr_scheduler,
@@ -129,6 +130,12 @@ class Hyperparameters(HostRates):
             lr_mult=lr_mult or None,
             wd_mult=wd_mult or None,
         )
+
+    def _without_weight(self, names: Sequence[str]) -> list[str]:
+        """What is said of weights that are not among these, as messages."""
+        if type(self._algorithm) is Undefined:
+            return []
+        return self.definition._without_weight(names)
 
     def __setattr__(self, name: str, value: Any) -> None:
         algorithm = self.__dict__.get("_algorithm")

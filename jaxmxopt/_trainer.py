@@ -15,6 +15,7 @@ from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._layout import Layout
 from jaxmxopt._loss_scaling import LossScaling
 from jaxmxopt._optimizer import Optimizer
+from jaxmxopt._overriding import warn_caller
 from jaxmxopt._saved_states import adopted, dumped, loaded
 from jaxmxopt._state import MasterState, State
 from jaxmxopt._tree_optimizer import TreeOptimizer
@@ -49,6 +50,9 @@ class Trainer:
         ValueError: two weights have the same path.
         TypeError: a leaf of params is not a floating array, or arguments came with an Optimizer.
 
+    Warns:
+        UserWarning: a key of a multiplier is of no weight.
+
     Example:
         >>> import jax.numpy as jnp, jaxmxopt as mxopt
         >>> trainer = mxopt.Trainer({"w": jnp.ones(2)}, "sgd", {"learning_rate": 0.5})
@@ -70,9 +74,11 @@ class Trainer:
         if len(set(self._names)) < len(self._names):
             double = next(n for i, n in enumerate(self._names) if n in self._names[:i])
             raise ValueError(f"Trainer({double!r}): every weight must have a path of its own.")
+        for message in self._optimizer._without_weight(self._names):
+            warn_caller(f"Trainer: {message}")
         states: Any
         if isinstance(self._optimizer, TreeOptimizer) and not self._optimizer._is_separable():
-            states = self._optimizer.definition.init(params)
+            states = self._optimizer.definition._init(params)
         else:
             create = self._optimizer.create_state_multi_precision
             states = [create(name, w) for name, w in zip(self._names, weights, strict=True)]
@@ -83,7 +89,10 @@ class Trainer:
 
     @property
     def params(self) -> Any:
-        """The weights as they stand, a tree like the one given."""
+        """The weights as they stand, a tree like the one given.
+
+        Each call makes the tree anew: what is put into it does not reach the Trainer.
+        """
         return jax.tree.unflatten(self._tree, self._weights)
 
     @property

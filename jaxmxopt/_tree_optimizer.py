@@ -84,8 +84,11 @@ class TreeOptimizer(Optimizer):
         tables: dict[str, dict[Any, Any]] = {}
         for which in ("lr_mult", "wd_mult"):
             tables[which] = dict(getattr(self, which, None) or {})
-            tables[which] |= {i: getattr(p, which) for i, p in self.param_dict.items()}
+            tables[which] |= {i: self._of_parameter(i, which) for i in self.param_dict}
         return self._wrapped.replace(**tables)
+
+    def _without_weight(self, names: Sequence[str]) -> list[str]:
+        return self.definition._without_weight(names)
 
     @property
     def num_update(self) -> int:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmxopt._compiled import path_name
-from jaxmxopt._hyperparameters import Undefined, _own
+from jaxmxopt._hyperparameters import Undefined
 from jaxmxopt._npz import Reader
 from jaxmxopt._optimizer import Optimizer
 from jaxmxopt._records import algorithm_name, class_name, from_record, to_record
@@ -78,8 +78,7 @@ def _algorithm(optimizer: Optimizer) -> str:
 
 def _attributes(optimizer: Optimizer) -> dict[str, Any]:
     """All that a program may have set, an algorithm's own numbers among it."""
-    own = {name: getattr(optimizer, name) for name in sorted(_own(type(optimizer._algorithm)))}
-    return own | {name: value for name, value in vars(optimizer).items() if name not in _LEFT_OUT}
+    return {name: value for name, value in vars(optimizer).items() if name not in _LEFT_OUT}
 
 
 def _counts(optimizer: Optimizer) -> dict[str, Any]:

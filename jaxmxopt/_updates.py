@@ -233,9 +233,9 @@ class Updates(Hyperparameters):
 
     def _traced(self, call: str, index: Any) -> TypeError:
         return TypeError(
-            f"{type(self).__name__}.{call}({index!r}): weight and grad must be arrays, got a "
-            "tracer. The counts live on the host, where jax.jit would count once for all calls: "
-            "use `definition` there."
+            f"{type(self).__name__}.{call}({index!r}): weight, grad and state must be "
+            "arrays, got a tracer. The counts live on the host, where jax.jit would count once "
+            "for all calls: use `definition` there."
         )
 
     def _unhashable(self, index: Any) -> TypeError:

@@ -8,11 +8,12 @@ to be restored into: everything is compared with it first, and nothing is ever c
 import contextlib
 import io
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Any, BinaryIO, TypeVar
 
 from jaxmxopt import _npz, _records
 from jaxmxopt._atomic import replacing
+from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._named_leaves import TreeError, WrongLeafError
 from jaxmxopt._pure import Definition
 from jaxmxopt._trainer import Trainer
@@ -43,8 +44,9 @@ def save(path: Path, tree: Any, *, opt: Definition | None = None, params: Any = 
             themselves only where they are in `tree` too.
 
     Raises:
-        ValueError: the state of a tree is without its `params`, two leaves have one path, or an
-            array was donated or lies on devices of another process.
+        ValueError: the state of a tree is without its `params`, no state is of the algorithm of
+            `opt`, two leaves have one path, or an array was donated or lies on devices of another
+            process.
         TypeError: a leaf is none of the kinds above.
         OSError: the file cannot be written. The old file is then still there.
 
@@ -65,7 +67,7 @@ def save(path: Path, tree: Any, *, opt: Definition | None = None, params: Any = 
         return
     header = _header(call, opt)
     with _named(call), replacing(path) as file:
-        _write(file, header, tree, params)
+        _write(file, header, tree, opt, params)
 
 
 def dumps(tree: Any, *, opt: Definition | None = None, params: Any = None) -> bytes:
@@ -74,7 +76,7 @@ def dumps(tree: Any, *, opt: Definition | None = None, params: Any = None) -> by
         return _states_of("checkpoint.dumps", tree, opt, params)
     header, file = _header("checkpoint.dumps", opt), io.BytesIO()
     with _named("checkpoint.dumps"):
-        _write(file, header, tree, params)
+        _write(file, header, tree, opt, params)
     return file.getvalue()
 
 
@@ -156,9 +158,23 @@ def _states_only(call: str, owner: Updater | Trainer, opt: Any, params: Any) -> 
         raise TypeError(f"{call}: opt and params must be left out beside {type(owner).__name__}.")
 
 
-def _write(file: BinaryIO, header: dict[str, Any], tree: Any, params: Any) -> None:
+def _write(file: BinaryIO, header: dict[str, Any], tree: Any, opt: Any, params: Any) -> None:
     more, arrays = contents(tree, params)
+    if isinstance(opt, OptimizerDef):
+        _check_states(opt, more["nodes"])
     _npz.write(file, header | more, arrays)
+
+
+def _check_states(opt: OptimizerDef, nodes: Mapping[str, Any]) -> None:
+    """Where a tree has states, one must be of the algorithm that is recorded with them."""
+    kinds = {kind.__name__ for kind in opt._slot_types}
+    states = {name: node["slots"] for name, node in nodes.items() if node["kind"] == "State"}
+    if states and not any(kinds.issuperset(slots) for slots in states.values()):
+        name, slots = next(iter(states.items()))
+        raise TreeError(
+            f"opt must be what the states are of, got {type(opt).__name__} and, at {name!r}, a "
+            f"State with slots {' or '.join(slots)}."
+        )
 
 
 def _restored(call: str, file: BinaryIO, like: T, opt: Any, params: Any) -> T:

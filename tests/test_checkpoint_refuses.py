@@ -358,6 +358,15 @@ def test_double_precision_is_not_cut() -> None:
 # What cannot be saved. --------------------------------------------------------------------
 
 
+def test_states_of_others_may_stand_beside_those_of_the_optimizer() -> None:
+    one = {"w": jnp.ones(2)}
+    states = {"d": mxopt.SGD().init(one), "g": mxopt.Adam().init(one)}
+    for opt in (mxopt.SGD(), mxopt.Adam()):
+        checkpoint.dumps(states, opt=opt, params=one)
+    with pytest.raises(ValueError, match="got Ftrl and, at 'd', a State with slots tuple"):
+        checkpoint.dumps({"d": states["d"], "g": states["g"]}, opt=mxopt.Ftrl(), params=one)
+
+
 def test_saving_refuses_and_leaves_the_old_file(tmp_path: pathlib.Path) -> None:
     _, _, state = adam()
     path = tmp_path / "x.npz"
@@ -376,6 +385,12 @@ def test_saving_refuses_and_leaves_the_old_file(tmp_path: pathlib.Path) -> None:
             {"opt": "adam"},
             TypeError,
             "opt must be a definition such as jaxmxopt.Adam.., got",
+        ),
+        (
+            {"a": mxopt.Adam().create_state(0, jnp.ones(2)), "b": 1},
+            {"opt": mxopt.NAG(momentum=0.9)},
+            ValueError,
+            "opt must be what the states are of, got NAG and, at 'a', a State with slots AdamSlots",
         ),
     ]
     for tree_, both, kind, message in bad:

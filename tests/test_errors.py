@@ -201,7 +201,7 @@ def wrong_steps():
     "no state": ({"state": None}, TypeError, "Adam.step: state must be a State, got NoneType."),
     "state of a weight": (
         {"state": STATE},
-        ValueError, "Adam.step: state is not of this tree of weights; make it with init(params).",
+        ValueError, "init(params). Its AdamSlots is of one weight or of another definition.",
     ),
     "state of fewer": (
         {"state": ADAM.init({"a": WEIGHT})},

@@ -1,5 +1,7 @@
 """Every algorithm through optax's own tools, on the problems optax tries its own on."""
 
+import importlib
+import sys
 from functools import partial
 
 import jax
@@ -132,6 +134,13 @@ def test_needs_the_weights():
 def test_refuses_what_is_no_definition(given):
     with pytest.raises(TypeError, match=r"^as_optax: definition must be an optimizer such as"):
         as_optax(given)
+
+
+def test_says_what_is_missing_without_optax(monkeypatch):
+    monkeypatch.setitem(sys.modules, "optax", None)
+    monkeypatch.delitem(sys.modules, "jaxmxopt.interop")
+    with pytest.raises(ModuleNotFoundError, match="needs optax, which is not installed: pip inst"):
+        importlib.import_module("jaxmxopt.interop")
 
 
 # optax's tools.

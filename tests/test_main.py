@@ -124,7 +124,7 @@ def test_rows_there_and_back(tmp_path: pathlib.Path, capsys: Any) -> None:
 )
 def test_states_there_and_back(name: str, tmp_path: pathlib.Path, capsys: Any) -> None:
     middle, back = tmp_path / "x.npz", tmp_path / name
-    assert re.search(r"x.npz: \d states of \w+ after \d+ updates\n$",
+    assert re.search(r"x.npz: (1 state|\d states) of \w+ after (1 update|\d+ updates)\n$",
                      said(capsys, "convert", FILES / name, middle))  # fmt: skip
     text = said(capsys, "inspect", middle)
     assert "an Updater or Trainer, by jaxmxopt" in text

@@ -301,6 +301,16 @@ def test_multipliers_go_by_param_dict_then_index_then_name_then_pattern() -> Non
     assert given.lr_mult == {0: 7.0, "a_weight": 3.0, "b_weight": 4.0, "*_weight": 5.0}
 
 
+@pytest.mark.parametrize("given", [None, 2, SimpleNamespace(lr_mult=1.0)], ids=repr)
+@pytest.mark.parametrize("wrap", [lambda opt: opt, mxopt.EMA], ids=["SGD", "EMA"])
+def test_an_entry_of_param_dict_must_have_multipliers(wrap: Any, given: Any) -> None:
+    opt = mxo.Optimizer(wrap(mxopt.SGD()), param_dict={"w": given})
+    state = mxo.Optimizer(wrap(mxopt.SGD())).create_state("w", ONES)
+    with pytest.raises(TypeError, match=r"param_dict\['w'\] must have lr_mult and wd_mult, got "):
+        opt.update("w", ONES, ONES, state)
+    assert opt.num_update == 0
+
+
 @pytest.mark.parametrize("name", ["sgd", "adam", "lars", "lbsgd"])
 def test_rates_of_a_subclass_hold_for_one_weight_and_for_lists(name: str) -> None:
     class Mine(type(mxo.create(name))):

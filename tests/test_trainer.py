@@ -1,6 +1,7 @@
 """The Trainer: gluon's semantics over a tree, one compiled call a step, files, errors."""
 
 import pathlib
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -163,6 +164,24 @@ def test_refuses_wrong_arguments() -> None:
     trainer = mxopt.Trainer(params(), "sgd", {"lr_scheduler": lr_scheduler.FactorScheduler(2)})
     with pytest.raises(UserWarning, match="lr_scheduler must be None"):
         trainer.set_learning_rate(0.1)
+
+
+@pytest.mark.parametrize(
+    ("opt", "message"),
+    [
+        (mxopt.SGD(wd_mult={"*/bais": 0.0}), "wd_mult['*/bais'] is of no weight; there are 'dense"),
+        (mxopt.EMA(mxopt.SGD(lr_mult={0: 2.0})), "lr_mult[0] is of no weight"),
+        (
+            mxopt.ClipGlobalNorm(mxopt.SGD(lr_mult={"x": 2.0}), max_norm=1.0),
+            "lr_mult['x'] is of no weight",
+        ),
+    ],
+    ids=["SGD", "EMA", "ClipGlobalNorm"],
+)
+def test_keys_of_no_weight_are_warned_of_once(opt: Any, message: str) -> None:
+    with pytest.warns(UserWarning, match=re.escape(message)) as caught:
+        mxopt.Trainer(params(), opt)
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_goes_on_from_a_file(tmp_path: pathlib.Path) -> None:
