@@ -28,6 +28,7 @@ from jaxmxopt._checks import (
 )
 from jaxmxopt._layout import Packed
 from jaxmxopt._numeric import compute_dtype
+from jaxmxopt._one_loop import SUPPORTED
 from jaxmxopt._rates import RatesByRow
 from jaxmxopt._sparse import RowSparse
 from jaxmxopt._state import MasterState, State
@@ -83,8 +84,11 @@ def definition(structure: Any, numbers: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=1024)
-def update(structure: Any, adapts: bool) -> Callable[[Any, Any, Any, State], tuple[Any, State]]:
-    """The jitted update of one weight by (definition, lr_mult, wd_mult) of this structure."""
+def update(structure: Any, adapts: bool, alone: bool) -> Callable[..., tuple[Any, State]]:
+    """The jitted update of one weight by (definition, lr_mult, wd_mult) of this structure.
+
+    `alone` says that it is compiled by itself, not in a caller's program.
+    """
 
     def run(numbers: Any, weight: Any, grad: Any, state: State) -> tuple[Any, State]:
         opt, lr_mult, wd_mult = definition(structure, numbers)
@@ -94,8 +98,8 @@ def update(structure: Any, adapts: bool) -> Callable[[Any, Any, Any, State], tup
         check_count(state.num_update)
         t = state.num_update + 1
         rates = opt._rates_at(t, lr_mult, wd_mult, compute_dtype(weight.dtype))
-        weight, slots, master = _engine.update_weight(
-            opt, rates, weight, grad, state.slots, state.master, None, adapts
+        weight, slots, master = _engine.update_alone(
+            opt, rates, weight, grad, state.slots, state.master, None, adapts, alone, alone
         )
         return weight, State(t, slots, master)
 
@@ -147,8 +151,8 @@ def apply(structure: Any, adapts: bool) -> Callable[..., tuple[Any, Any]]:
         # The numbers must be as wide as the arithmetic, where JAX has types of that width.
         if double_precision() and numbers.dtype.itemsize < compute_dtype(weight.dtype).itemsize:
             raise NarrowError
-        weight, slots, master = _engine.update_weight(
-            opt, rates, weight, grad, slots, master, None, adapts
+        weight, slots, master = _engine.update_alone(
+            opt, rates, weight, grad, slots, master, None, adapts, SUPPORTED, SUPPORTED
         )
         return weight, slots if master is None else MasterState(master, slots)
 

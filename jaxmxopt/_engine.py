@@ -4,6 +4,7 @@ A rule sees one weight in compute precision, its gradient, its slots and the rat
 update, and returns the new weight and slots.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -16,13 +17,15 @@ from jaxmxopt._checks import check_ruled
 from jaxmxopt._in_place import apart
 from jaxmxopt._layout import SMALL, stack, unstack
 from jaxmxopt._numeric import compute_dtype, on_cpu
+from jaxmxopt._one_kernel import in_one_kernel
 from jaxmxopt._one_loop import is_known, returns_all
 from jaxmxopt._rates import RatesByRow
 from jaxmxopt._rows import change_rows
+from jaxmxopt._short_loop import LONGEST, in_short_loop
 from jaxmxopt._sparse import RowSparse
 from jaxmxopt._zero import as_arrays
 
-__all__ = ["Rule", "in_precision", "update_group", "update_weight"]
+__all__ = ["Rule", "in_precision", "update_alone", "update_group", "update_weight"]
 
 # An innermost axis shorter than this is not vectorised.
 VECTORISED = 16
@@ -35,6 +38,7 @@ class Rule(Protocol):
 
     lazy_update: bool
     _rowwise: bool
+    _elementwise: bool
 
     def _idle(self, rates: Any) -> jax.Array | None: ...
 
@@ -69,6 +73,7 @@ def update_weight(
     ok: Any,
     adapts: bool,
     own: bool = False,
+    short: bool = False,
 ) -> tuple[Any, Any, Any]:
     """One update of one weight.
 
@@ -83,6 +88,7 @@ def update_weight(
         adapts: whether rates that depend on the whole weight (LARS) apply to this one.
         own: whether this is for a program that is compiled by itself and returns all of it, so
             that results may share loops.
+        short: whether to update some elements after the other: of an algorithm that can.
 
     Returns:
         The new weight, slots and master, in the dtypes of the old ones.
@@ -117,6 +123,14 @@ def update_weight(
         rounded = _laid_out(new.astype(weight.dtype), weight)
         return rounded, new_slots, None if master is None else _laid_out(new, master)
 
+    if short:
+        return in_short_loop(
+            lambda w, g, s, m: _stored((w, s, m), updated(w, g, s, m), ok),
+            weight,
+            grad,
+            slots,
+            master,
+        )
     if ok is None:
         return updated(weight, grad, slots, master)
     # A selection at the end would have XLA compute the weight from the old slots, and copy them.
@@ -172,7 +186,7 @@ _update_shared = jax.jit(update_weight, static_argnames="adapts")
 _update_apart = apart(update_weight, static_argnames=("adapts", "own"))
 
 
-def _update_alone(
+def update_alone(
     opt: Any,
     rates: Any,
     weight: Any,
@@ -182,8 +196,16 @@ def _update_alone(
     ok: Any,
     adapts: bool,
     own: bool,
+    only: bool = False,
 ) -> tuple[Any, Any, Any]:
-    """`update_weight` for a weight that shares its arrays with no other."""
+    """`update_weight` for a weight that shares its arrays with no other.
+
+    `only` says that it is all that the program does.
+    """
+    if only and opt._elementwise and not isinstance(grad, RowSparse) and weight.size <= LONGEST:
+        form = functools.partial(update_weight, adapts=adapts)
+        given = opt, rates, weight, grad, slots, master, ok
+        return in_one_kernel(functools.partial(form, short=True), form, *given)
     shape, merged = weight.shape, _merged(weight.shape)
     called = merged != shape or (own and weight.size > SMALL)
     if isinstance(grad, RowSparse) or not on_cpu() or not called:
@@ -237,7 +259,7 @@ def update_group(
     if all(grad is None for grad in grads):
         return list(weights), slots, master
     if count == 1:
-        new, slots, master = _update_alone(
+        new, slots, master = update_alone(
             opt, rates[0], weights[0], grads[0], slots, master, ok, adapts[0], own
         )
         return [new], slots, master

@@ -21,7 +21,7 @@ from jaxmxopt._in_place import apart, plain_calls
 from jaxmxopt._numeric import on_cpu
 from jaxmxopt._one_loop import SUPPORTED
 
-__all__ = ["in_one_kernel"]
+__all__ = ["in_one_kernel", "operations"]
 
 # What XLA's CPU compiler calls a call that it compiles to a kernel.
 _MARK = "xla_cpu_small_call"
@@ -32,11 +32,12 @@ _LOOPS = frozenset(
     """
     abs add and broadcast_in_dim clamp convert_element_type copy cos div dynamic_slice
     dynamic_update_slice eq erf exp exp2 expm1 ge gt integer_pow is_finite le log log1p logistic lt
-    max min mul ne neg not or pow reshape round rsqrt select_n sign sin sqrt square squeeze
-    stop_gradient sub tanh xor
+    max min mul ne neg not optimization_barrier or pow reshape round rsqrt select_n sign sin slice
+    sqrt square squeeze stop_gradient sub tanh xor
     """.split()  # noqa: SIM905
 )
-_HOLDERS = frozenset(["closed_call", "custom_jvp_call", "custom_vjp_call", "jit", "pjit"])
+_JITS = frozenset(["jit", "pjit"])
+_HOLDERS = _JITS | frozenset(["closed_call", "custom_jvp_call", "custom_vjp_call"])
 _REPEATED = frozenset(["scan", "while"])
 # The bytes of what an operation may give. XLA divides larger ones among threads, four times as
 # large at the latest, for which a kernel has no form in some places.
@@ -62,7 +63,7 @@ def in_one_kernel(kernel: Callable[..., Any], form: Callable[..., Any], *args: A
             inside = jax.make_jaxpr(kernel)(*args)
     except TypeError:
         return form(*args)
-    if not all(map(_is_small_loop, _operations(inside.jaxpr))):
+    if not all(map(_is_small_loop, operations(inside.jaxpr))):
         return form(*args)
     outside, shapes = jax.make_jaxpr(form, return_shape=True)(*args)
     results = _either.bind(
@@ -83,12 +84,13 @@ def _watched() -> bool:
 
 
 def _is_plain(array: Any) -> bool:
-    """Whether an array is of numbers that a CPU has, and its type says nothing of devices."""
+    """Whether an array is of numbers that a CPU has, some, and its type says nothing of devices."""
     kind = getattr(jnp.result_type(array), "kind", None)
-    return kind in tuple("fiub") and jax.typeof(array).sharding.mesh.empty
+    numbers = kind in tuple("fiub") and jnp.size(array) > 0
+    return numbers and jax.typeof(array).sharding.mesh.empty
 
 
-def _operations(jaxpr: Any, in_loop: bool = False) -> Iterator[Any]:
+def operations(jaxpr: Any, in_loop: bool = False) -> Iterator[Any]:
     """The operations of a program, but those that hold others: loops, not loops in loops."""
     for equation in jaxpr.eqns:
         name = equation.primitive.name
@@ -98,7 +100,7 @@ def _operations(jaxpr: Any, in_loop: bool = False) -> Iterator[Any]:
         for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
             if _is_program(value):
                 program = getattr(value, "jaxpr", value)
-                yield from _operations(program, in_loop or name in _REPEATED)
+                yield from operations(program, in_loop or name in _REPEATED)
 
 
 def _is_small_loop(operation: Any) -> bool:
@@ -120,13 +122,52 @@ _either.multiple_results = True
 def _kernel(*args: Any, inside: Any, outside: Any, held: tuple[int, int]) -> list[Any]:
     """The form for one CPU."""
     del outside
+    consts, args = args[: held[0]], args[sum(held) :]
+    given = list(zip((*consts, *args), _used(inside), strict=True))
+    arrays = [one for one, use in given if one.ndim and use]
+    # Numbers travel together: XLA runs some steps of a program in one thread, and divides more.
+    dtypes = list(dict.fromkeys(one.dtype for one, _ in given if not one.ndim))
+    numbers = [
+        jnp.stack([one for one, _ in given if not one.ndim and one.dtype == dtype])
+        for dtype in dtypes
+    ]
 
-    def run(consts: Any, args: Any) -> list[Any]:
+    def run(numbers: list[Any], arrays: list[Any]) -> tuple[list[Any], Any]:
+        kinds, rest = dict(zip(dtypes, map(iter, numbers), strict=True)), iter(arrays)
+
+        def taken(one: Any, use: bool) -> Any:
+            if not one.ndim:
+                return next(kinds[one.dtype])
+            return next(rest) if use else jnp.zeros(one.shape, one.dtype)
+
         with set_xla_metadata(**{_MARK: "false"}):
-            return jaxpr_as_fun(ClosedJaxpr(inside, consts))(*args)
+            every = [taken(*one) for one in given]
+            program = ClosedJaxpr(inside, every[: len(consts)])
+            # XLA aborts the process where such a call has an argument that nothing reads.
+            read = sum(some[0].astype(jnp.float32) for some in numbers)
+            return jaxpr_as_fun(program)(*every[len(consts) :]), read
 
     with set_xla_metadata(**{_MARK: "true"}):
-        return apart(run)(args[: held[0]], args[sum(held) :])
+        return apart(run)(numbers, arrays)[0]
+
+
+def _used(jaxpr: Any) -> list[bool]:
+    """Which of the constants and arguments of a program its results may depend on."""
+    needed = set(filter(_is_variable, jaxpr.outvars))
+    for equation in reversed(jaxpr.eqns):
+        if needed.isdisjoint(equation.outvars):
+            continue
+        called = equation.params.get("jaxpr") if equation.primitive.name in _JITS else None
+        used = [True] * len(equation.invars)
+        if called is not None:
+            used = _used(called.jaxpr)[len(called.jaxpr.constvars) :]
+        pairs = zip(equation.invars, used, strict=True)
+        needed.update(value for value, use in pairs if use and _is_variable(value))
+    return [value in needed for value in (*jaxpr.constvars, *jaxpr.invars)]
+
+
+def _is_variable(value: Any) -> bool:
+    return not hasattr(value, "val")
 
 
 def _form(*args: Any, inside: Any, outside: Any, held: tuple[int, int]) -> list[Any]:

@@ -23,7 +23,15 @@ from jax.extend.core import Primitive
 
 from jaxmxopt._numeric import on_cpu
 
-__all__ = ["in_one_loop", "is_known", "makes_own_program", "returns_all", "together"]
+__all__ = [
+    "SUPPORTED",
+    "in_one_loop",
+    "is_alone",
+    "is_known",
+    "makes_own_program",
+    "returns_all",
+    "together",
+]
 
 _TESTED = ("0.10.0", "0.10.1", "0.10.2")
 
@@ -74,7 +82,12 @@ def makes_own_program(slots: Any) -> bool:
     Args:
         slots: of any of the weights; they are where the others are.
     """
-    return SUPPORTED and on_cpu() and _trace_state() == _no_trace and _on_one_device(slots)
+    return is_alone() and _on_one_device(slots)
+
+
+def is_alone() -> bool:
+    """Whether a jitted function that is called now is a program by itself, with such a jaxlib."""
+    return SUPPORTED and on_cpu() and _trace_state() == _no_trace
 
 
 def _on_one_device(slots: Any) -> bool:

@@ -3,15 +3,15 @@
     XLA_FLAGS=--xla_cpu_max_isa=AVX python tests/fast_forms.py ALGORITHM...
 
 A line of JSON for each algorithm: the largest differences in units of float32's rounding, as a
-tree, as two trees under `vmap`, and of rows one by one from rows in blocks. The flag keeps XLA
-from fusing multiply and add, which it does in other places in other loops; with it they must all
-be 0.
+tree, as two trees under `vmap`, of weights that are updated in programs by themselves from those in
+a caller's, and of rows one by one from rows in blocks. The flag keeps XLA from fusing multiply and
+add, which it does in other places in other loops; with it they must all be 0.
 """
 
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +33,17 @@ STEPS = 3
 # What the narrowest rows are that are changed one by one.
 BY_ROW, IN_BLOCKS = 1, 1 << 40
 # Vectors that share arrays, where two are enough, of two dtypes; a convolution; what is large
-# enough for a call and loops of its own.
+# enough for a call and loops of its own; what takes many short steps, the last of them overlapping.
 SHAPES = {f"v{k}": (16,) for k in range(12)} | {f"h{k}": (8,) for k in range(3)}
 SHAPES |= {"conv": (8, 5, 3, 3), "large": (130, 127), "h_large": (130, 127)}
+# What many short steps are for, of which the last overlaps.
+SHAPES |= {"short": (37, 11), "f_short": (37, 11)}
 
 
 def tree(seed: int) -> dict[str, Any]:
-    """Weights or gradients; those named h are of bfloat16, and get masters."""
-    draw = np.random.default_rng(seed)
-    dtypes = {name: jnp.bfloat16 if name[0] == "h" else jnp.float32 for name in SHAPES}
+    """Weights or gradients; those named h and f are of half precision, and get masters."""
+    draw, halves = np.random.default_rng(seed), {"h": jnp.bfloat16, "f": jnp.float16}
+    dtypes = {name: halves.get(name[0], jnp.float32) for name in SHAPES}
     return {name: jnp.asarray(draw.normal(size=SHAPES[name]), dtypes[name]) for name in SHAPES}
 
 
@@ -55,13 +57,20 @@ def gradients() -> list[Any]:
     return [tree(seed) for seed in range(2, 2 + STEPS)]
 
 
-def plain(opt: mxopt.OptimizerDef, params: Any, grads: Iterable[Any]) -> Any:
+def plain(
+    opt: mxopt.OptimizerDef, params: Any, grads: Iterable[Any], update: Callable[..., Any]
+) -> Any:
     """Weight by weight, each in the shape it has."""
     states = {key: opt.create_state_multi_precision(key, params[key]) for key in params}
     for step in grads:
         for key in params:
-            params[key], states[key] = opt.update(key, params[key], step[key], states[key])
+            params[key], states[key] = update(key, params[key], step[key], states[key])
     return params, states
+
+
+def in_jit(opt: mxopt.OptimizerDef) -> Callable[..., Any]:
+    """The update of a weight as part of a caller's program."""
+    return jax.jit(opt.update, static_argnums=0)
 
 
 def whole(opt: mxopt.OptimizerDef, params: Any, grads: Iterable[Any]) -> Any:
@@ -117,13 +126,14 @@ def compare(name: str) -> dict[str, Any]:
     opt = definition(name)
     grads = gradients()
     other = [tree(seed) for seed in range(20, 20 + STEPS)]
-    alone = plain(opt, tree(0), grads)
+    expected = plain(opt, tree(0), grads, in_jit(opt))
     first, _ = mapped(opt, [tree(0), tree(1)], zip(grads, other, strict=True))
     params, state = first
     return {
         "algorithm": name,
-        "tree": units(whole(opt, tree(0), grads), alone),
-        "vmap": units((params, state.unpack(params)), alone),
+        "tree": units(whole(opt, tree(0), grads), expected),
+        "vmap": units((params, state.unpack(params)), expected),
+        "alone": units(plain(opt, tree(0), grads, opt.update), expected),
         "rows": units(lazily(opt, BY_ROW), lazily(opt, IN_BLOCKS)),
     }
 

@@ -63,6 +63,7 @@ class AdamW(OptimizerDef):
     epsilon: NonNegative = 1e-6
     correct_bias: Static[bool] = True
 
+    _elementwise = True
     _slot_types = (AdamWSlots,)
 
     def _slots(self, weight: Any, index: Any) -> AdamWSlots:
