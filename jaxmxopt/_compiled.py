@@ -84,10 +84,10 @@ def definition(structure: Any, numbers: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=1024)
-def update(structure: Any, adapts: bool, alone: bool) -> Callable[..., tuple[Any, State]]:
+def update(structure: Any, adapts: bool, own: bool) -> Callable[..., tuple[Any, State]]:
     """The jitted update of one weight by (definition, lr_mult, wd_mult) of this structure.
 
-    `alone` says that it is compiled by itself, not in a caller's program.
+    `own` says that it is compiled by itself, not in a caller's program.
     """
 
     def run(numbers: Any, weight: Any, grad: Any, state: State) -> tuple[Any, State]:
@@ -98,8 +98,8 @@ def update(structure: Any, adapts: bool, alone: bool) -> Callable[..., tuple[Any
         check_count(state.num_update)
         t = state.num_update + 1
         rates = opt._rates_at(t, lr_mult, wd_mult, compute_dtype(weight.dtype))
-        weight, slots, master = _engine.update_alone(
-            opt, rates, weight, grad, state.slots, state.master, None, adapts, alone, alone
+        weight, slots, master = _update_single(
+            opt, rates, weight, grad, state.slots, state.master, adapts, own
         )
         return weight, State(t, slots, master)
 
@@ -127,7 +127,7 @@ def step(structure: Any, donate: bool, own: bool) -> Callable[..., tuple[Any, St
 
         adapts = [opt._adapts(opt._name(name)) for name in names]
         new, slots, masters = _update_groups(
-            opt, rates_of, names, weights, grads, state.slots, state.master, ok, adapts, own
+            opt, rates_of, names, weights, grads, state.slots, state.master, ok, adapts, own, donate
         )
         return jax.tree.unflatten(tree, new), State(t, slots, masters)
 
@@ -151,8 +151,8 @@ def apply(structure: Any, adapts: bool) -> Callable[..., tuple[Any, Any]]:
         # The numbers must be as wide as the arithmetic, where JAX has types of that width.
         if double_precision() and numbers.dtype.itemsize < compute_dtype(weight.dtype).itemsize:
             raise NarrowError
-        weight, slots, master = _engine.update_alone(
-            opt, rates, weight, grad, slots, master, None, adapts, SUPPORTED, SUPPORTED
+        weight, slots, master = _update_single(
+            opt, rates, weight, grad, slots, master, adapts, SUPPORTED
         )
         return weight, slots if master is None else MasterState(master, slots)
 
@@ -184,7 +184,7 @@ def apply_all(
 
         names = range(len(weights))
         return _update_groups(
-            opt, rates_of, names, weights, grads, slots, masters, None, adapts, own
+            opt, rates_of, names, weights, grads, slots, masters, None, adapts, own, donate
         )
 
     return jax.jit(run, donate_argnums=(2, 3, 4) if donate else (), keep_unused=donate)
@@ -206,39 +206,68 @@ def _update_groups(
     ok: Any,
     adapts: Sequence[bool],
     own: bool,
+    donate: bool,
 ) -> tuple[list[Any], Packed, Packed]:
     """Checks and updates all weights of a layout, group by group."""
     check_packed(slots, masters, weights, names)
     layout, made = slots.layout, slots_by_shape(opt)
-    new: list[Any] = list(weights)
-    new_slots: list[Any] = []
-    new_masters: list[Any] = []
-    for members, group_slots, group_master in zip(
-        layout.groups, slots.groups, masters.groups, strict=True
-    ):
+    groups = list(zip(layout.groups, slots.groups, masters.groups, strict=True))
+    for members, group_slots, group_master in groups:
         for number, leaf_slots, leaf_master in zip(
             members, *_abstract_parts(group_slots, group_master, len(members)), strict=True
         ):
             if grads[number] is not None:
                 weight, grad, name = weights[number], grads[number], names[number]
                 check_arrays(opt, weight, grad, leaf_slots, leaf_master, name, made)
-        dtype = compute_dtype(weights[members[0]].dtype)
-        updated, group_slots, group_master = _engine.update_group(
-            opt,
-            rates_of(members, dtype),
-            [weights[i] for i in members],
-            [grads[i] for i in members],
-            group_slots,
-            group_master,
-            ok,
-            [adapts[i] for i in members],
-            own,
-        )
-        for number, leaf in zip(members, updated, strict=True):
+
+    def of(what: Sequence[Any], members: Sequence[int]) -> list[Any]:
+        return [what[number] for number in members]
+
+    def rates(members: Sequence[int]) -> Any:
+        return rates_of(members, compute_dtype(weights[members[0]].dtype))
+
+    if own and layout.divided and _engine.are_small(weights, grads):
+        few = [
+            _engine.Member(rates([number])[0], weights[number], grads[number], slots, master)
+            for (number,), slots, master in groups
+        ]
+        adapting = [adapts[number] for (number,) in layout.groups]
+        found = _engine.update_few(opt, few, ok, adapting, donate)
+        updated = [([weight], slots, master) for weight, slots, master in found]
+    else:
+        updated = [
+            _engine.update_group(
+                opt,
+                rates(members),
+                of(weights, members),
+                of(grads, members),
+                slots,
+                master,
+                ok,
+                of(adapts, members),
+                own,
+            )
+            for members, slots, master in groups
+        ]
+    new: list[Any] = list(weights)
+    for members, (leaves, *_) in zip(layout.groups, updated, strict=True):
+        for number, leaf in zip(members, leaves, strict=True):
             new[number] = leaf
-        new_slots.append(group_slots)
-        new_masters.append(group_master)
-    return new, Packed(tuple(new_slots), layout), Packed(tuple(new_masters), layout)
+    return (
+        new,
+        Packed(tuple(slots for _, slots, _ in updated), layout),
+        Packed(tuple(masters for _, _, masters in updated), layout),
+    )
+
+
+def _update_single(
+    opt: Any, rates: Any, weight: Any, grad: Any, slots: Any, master: Any, adapts: bool, own: bool
+) -> tuple[Any, Any, Any]:
+    """The update of the one weight of a program."""
+    if own and _engine.are_small([weight], [grad]):
+        few = [_engine.Member(rates, weight, grad, slots, master)]
+        return _engine.update_few(opt, few, None, [adapts], in_place=False)[0]
+    return _engine.update_one(opt, rates, weight, grad, slots, master, None, adapts, own)
 
 
 class _RatesOfTree:

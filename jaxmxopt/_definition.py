@@ -26,7 +26,7 @@ from jaxmxopt._engine import in_precision
 from jaxmxopt._exported import exportable
 from jaxmxopt._layout import Layout, Packed
 from jaxmxopt._multipliers import Multipliers, find, matches, nobody
-from jaxmxopt._one_loop import is_alone, makes_own_program
+from jaxmxopt._one_loop import is_own_program, makes_own_program
 from jaxmxopt._overriding import check_scheduler, overridden, warn_caller
 from jaxmxopt._pure import WHOLE, Definition, flatten_states
 from jaxmxopt._rates import Rates
@@ -88,8 +88,6 @@ class OptimizerDef(Definition):
 
     # Whether the rule gives the same on some rows of a weight as on the whole.
     _rowwise: ClassVar[bool] = True
-    # Whether it does so on any elements, flattened. A class with another rule says so again.
-    _elementwise: ClassVar[bool] = False
     # The NamedTuples that the slots may be, `()` written as `tuple`.
     _slot_types: ClassVar[tuple[type, ...]] = (tuple,)
     # The hyperparameter that decides which of them, or which of their fields, there are.
@@ -106,8 +104,6 @@ class OptimizerDef(Definition):
         if own is not None:
             cls.learning_rate = Unasked(own)
         super().__init_subclass__(**kwargs)
-        if "_elementwise" not in vars(cls) and vars(cls).keys() & {"_rule", "_adapt"}:
-            cls._elementwise = False
         for kind in cls._slot_types:
             if hasattr(kind, "_fields"):
                 exportable(kind)
@@ -258,10 +254,8 @@ class OptimizerDef(Definition):
             raise TypeError(
                 f"{type(self).__name__}.update: index must be hashable, got {index!r}."
             ) from None
-        alone = is_alone()
-        run, numbers = self._remembered(
-            ("update", index, alone), lambda: self._prepared(index, alone)
-        )
+        own = is_own_program()
+        run, numbers = self._remembered(("update", index, own), lambda: self._prepared(index, own))
         return run(numbers, weight, grad, state)
 
     def _init(self, params: Any) -> State:
@@ -360,7 +354,7 @@ class OptimizerDef(Definition):
         )
         return bare, key
 
-    def _prepared(self, index: Hashable, alone: bool) -> tuple[Any, Any]:
+    def _prepared(self, index: Hashable, own: bool) -> tuple[Any, Any]:
         """The compiled update of one weight, and its numbers.
 
         The multipliers are looked up and the rest of the tables left out, so that all weights
@@ -369,7 +363,7 @@ class OptimizerDef(Definition):
         bare = self._reduced()._with(lr_mult=None, wd_mult=None, param_idx2name=None)
         lr_mult, wd_mult = self._multipliers(index)
         structure, numbers = flattened((bare, lr_mult, zero_or(wd_mult)))
-        return _compiled.update(structure, self._adapts(self._name(index)), alone), numbers
+        return _compiled.update(structure, self._adapts(self._name(index)), own), numbers
 
     def _prepared_step(self, donate: bool, own: bool) -> tuple[Any, Any]:
         """The compiled update of a tree, and its numbers."""

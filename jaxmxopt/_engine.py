@@ -4,9 +4,8 @@ A rule sees one weight in compute precision, its gradient, its slots and the rat
 update, and returns the new weight and slots.
 """
 
-import functools
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +20,20 @@ from jaxmxopt._one_kernel import in_one_kernel
 from jaxmxopt._one_loop import is_known, returns_all
 from jaxmxopt._rates import RatesByRow
 from jaxmxopt._rows import change_rows
-from jaxmxopt._short_loop import LONGEST, in_short_loop
+from jaxmxopt._short_loop import LONGEST, Loop, in_short_loops
 from jaxmxopt._sparse import RowSparse
 from jaxmxopt._zero import as_arrays
 
-__all__ = ["Rule", "in_precision", "update_alone", "update_group", "update_weight"]
+__all__ = [
+    "Member",
+    "Rule",
+    "are_small",
+    "in_precision",
+    "update_few",
+    "update_group",
+    "update_one",
+    "update_weight",
+]
 
 # An innermost axis shorter than this is not vectorised.
 VECTORISED = 16
@@ -38,7 +46,6 @@ class Rule(Protocol):
 
     lazy_update: bool
     _rowwise: bool
-    _elementwise: bool
 
     def _idle(self, rates: Any) -> jax.Array | None: ...
 
@@ -73,7 +80,6 @@ def update_weight(
     ok: Any,
     adapts: bool,
     own: bool = False,
-    short: bool = False,
 ) -> tuple[Any, Any, Any]:
     """One update of one weight.
 
@@ -88,7 +94,6 @@ def update_weight(
         adapts: whether rates that depend on the whole weight (LARS) apply to this one.
         own: whether this is for a program that is compiled by itself and returns all of it, so
             that results may share loops.
-        short: whether to update some elements after the other: of an algorithm that can.
 
     Returns:
         The new weight, slots and master, in the dtypes of the old ones.
@@ -123,14 +128,6 @@ def update_weight(
         rounded = _laid_out(new.astype(weight.dtype), weight)
         return rounded, new_slots, None if master is None else _laid_out(new, master)
 
-    if short:
-        return in_short_loop(
-            lambda w, g, s, m: _stored((w, s, m), updated(w, g, s, m), ok),
-            weight,
-            grad,
-            slots,
-            master,
-        )
     if ok is None:
         return updated(weight, grad, slots, master)
     # A selection at the end would have XLA compute the weight from the old slots, and copy them.
@@ -186,7 +183,49 @@ _update_shared = jax.jit(update_weight, static_argnames="adapts")
 _update_apart = apart(update_weight, static_argnames=("adapts", "own"))
 
 
-def update_alone(
+def are_small(weights: Sequence[Any], grads: Sequence[Any]) -> bool:
+    """Whether `update_few` may be of use: small weights with gradients that are arrays."""
+    dense = not any(grad is None or isinstance(grad, RowSparse) for grad in grads)
+    return dense and sum(weight.size for weight in weights) <= LONGEST
+
+
+class Member(NamedTuple):
+    """A weight of several, and what is its own: see `update_weight`."""
+
+    rates: Any
+    weight: Any
+    grad: Any
+    slots: Any
+    master: Any
+
+
+def update_few(
+    opt: Any, members: Sequence[Member], ok: Any, adapts: Sequence[bool], in_place: bool
+) -> list[tuple[Any, Any, Any]]:
+    """`update_weight` for small weights, all that a program has which is compiled by itself.
+
+    `in_place` says that weights, slots and masters may be written over.
+    """
+
+    def in_loops(opt: Any, members: Sequence[Member], ok: Any) -> list[Any]:
+        def loop(member: Member, adapts: bool) -> Loop:
+            def updated(old: Any, opt: Any, rates: Any, grad: Any, ok: Any) -> Any:
+                weight, slots, master = old
+                return _update_shared(opt, rates, weight, grad, slots, master, ok, adapts=adapts)
+
+            rates, weight, grad, *others = member
+            return Loop(updated, (weight, *others), (opt, rates, grad, ok))
+
+        return in_short_loops(list(map(loop, members, adapts)), in_place)
+
+    def each(opt: Any, members: Sequence[Member], ok: Any) -> list[Any]:
+        pairs = zip(members, adapts, strict=True)
+        return [update_one(opt, *member, ok, adapts=a, own=True) for member, a in pairs]
+
+    return in_one_kernel(in_loops, each, opt, members, ok)
+
+
+def update_one(
     opt: Any,
     rates: Any,
     weight: Any,
@@ -196,17 +235,9 @@ def update_alone(
     ok: Any,
     adapts: bool,
     own: bool,
-    only: bool = False,
 ) -> tuple[Any, Any, Any]:
-    """`update_weight` for a weight that shares its arrays with no other.
-
-    `only` says that it is all that the program does.
-    """
-    if only and opt._elementwise and not isinstance(grad, RowSparse) and weight.size <= LONGEST:
-        form = functools.partial(update_weight, adapts=adapts)
-        given = opt, rates, weight, grad, slots, master, ok
-        return in_one_kernel(functools.partial(form, short=True), form, *given)
-    shape, merged = weight.shape, _merged(weight.shape)
+    """`update_weight` for a weight that shares its arrays with no other."""
+    shape, merged = weight.shape, _merged(weight)
     called = merged != shape or (own and weight.size > SMALL)
     if isinstance(grad, RowSparse) or not on_cpu() or not called:
         return _update_shared(opt, rates, weight, grad, slots, master, ok, adapts=adapts)
@@ -224,13 +255,15 @@ def update_alone(
     return to(merged, shape, updated)
 
 
-def _merged(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _merged(weight: Any) -> tuple[int, ...]:
     """The shape in which XLA's CPU loops vectorise: a convolution's short last axes, merged.
 
     The first axis stays, and axes merge with those before them, so a weight that is sharded
-    along its leading axes keeps its shards.
+    along its leading axes keeps its shards. Where the type says how it is laid out, it stays so.
     """
-    if len(shape) < 3 or not 1 < shape[-1] < VECTORISED:
+    shape: tuple[int, ...] = weight.shape
+    spread = not jax.typeof(weight).sharding.mesh.empty
+    if spread or len(shape) < 3 or not 1 < shape[-1] < VECTORISED:
         return shape
     lead, last = list(shape), 1
     while len(lead) > 1 and last < VECTORISED:
@@ -259,7 +292,7 @@ def update_group(
     if all(grad is None for grad in grads):
         return list(weights), slots, master
     if count == 1:
-        new, slots, master = update_alone(
+        new, slots, master = update_one(
             opt, rates[0], weights[0], grads[0], slots, master, ok, adapts[0], own
         )
         return [new], slots, master

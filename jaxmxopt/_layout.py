@@ -49,6 +49,11 @@ class Layout:
         """The number of leaves."""
         return sum(len(members) for members in self.groups)
 
+    @property
+    def divided(self) -> bool:
+        """Whether every leaf has arrays of its own."""
+        return len(self.groups) == self.size
+
     def pack(self, per_leaf: Sequence[Any]) -> "Packed":
         """Stacks what belongs to each leaf, group by group."""
         return Packed(tuple(stack([per_leaf[i] for i in members]) for members in self.groups), self)

@@ -8,7 +8,7 @@ neither.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,14 +20,15 @@ from jax.interpreters import ad, batching, mlir
 from jaxmxopt._in_place import apart, plain_calls
 from jaxmxopt._numeric import on_cpu
 from jaxmxopt._one_loop import SUPPORTED
+from jaxmxopt._programs import operations, used
 
-__all__ = ["in_one_kernel", "operations"]
+__all__ = ["in_one_kernel"]
 
 # What XLA's CPU compiler calls a call that it compiles to a kernel.
 _MARK = "xla_cpu_small_call"
 
-# Operations that are loops over elements, and those that hold others. Of sums XLA makes several
-# steps, which a kernel may not hold.
+# Operations that are loops over elements. Of sums XLA makes several steps, which a kernel may not
+# hold.
 _LOOPS = frozenset(
     """
     abs add and broadcast_in_dim clamp convert_element_type copy cos div dynamic_slice
@@ -36,9 +37,6 @@ _LOOPS = frozenset(
     sqrt square squeeze stop_gradient sub tanh xor
     """.split()  # noqa: SIM905
 )
-_JITS = frozenset(["jit", "pjit"])
-_HOLDERS = _JITS | frozenset(["closed_call", "custom_jvp_call", "custom_vjp_call"])
-_REPEATED = frozenset(["scan", "while"])
 # The bytes of what an operation may give. XLA divides larger ones among threads, four times as
 # large at the latest, for which a kernel has no form in some places.
 _LARGEST = 65536
@@ -61,7 +59,7 @@ def in_one_kernel(kernel: Callable[..., Any], form: Callable[..., Any], *args: A
     try:
         with plain_calls():
             inside = jax.make_jaxpr(kernel)(*args)
-    except TypeError:
+    except Exception:  # What is wrong with the form it says itself.
         return form(*args)
     if not all(map(_is_small_loop, operations(inside.jaxpr))):
         return form(*args)
@@ -90,29 +88,12 @@ def _is_plain(array: Any) -> bool:
     return numbers and jax.typeof(array).sharding.mesh.empty
 
 
-def operations(jaxpr: Any, in_loop: bool = False) -> Iterator[Any]:
-    """The operations of a program, but those that hold others: loops, not loops in loops."""
-    for equation in jaxpr.eqns:
-        name = equation.primitive.name
-        if name not in (_HOLDERS if in_loop else _HOLDERS | _REPEATED):
-            yield equation
-            continue
-        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_program):
-            if _is_program(value):
-                program = getattr(value, "jaxpr", value)
-                yield from operations(program, in_loop or name in _REPEATED)
-
-
 def _is_small_loop(operation: Any) -> bool:
     name = operation.primitive.name
     # What is written to a place of an array stays in it.
     written = operation.invars[1:2] if name == "dynamic_update_slice" else operation.outvars
     sizes = [value.aval.size * value.aval.dtype.itemsize for value in written]
     return name in _LOOPS and max(sizes) <= _LARGEST
-
-
-def _is_program(value: Any) -> bool:
-    return hasattr(value, "eqns")
 
 
 _either = Primitive("in_one_kernel")
@@ -123,7 +104,7 @@ def _kernel(*args: Any, inside: Any, outside: Any, held: tuple[int, int]) -> lis
     """The form for one CPU."""
     del outside
     consts, args = args[: held[0]], args[sum(held) :]
-    given = list(zip((*consts, *args), _used(inside), strict=True))
+    given = list(zip((*consts, *args), used(inside), strict=True))
     arrays = [one for one, use in given if one.ndim and use]
     # Numbers travel together: XLA runs some steps of a program in one thread, and divides more.
     dtypes = list(dict.fromkeys(one.dtype for one, _ in given if not one.ndim))
@@ -149,25 +130,6 @@ def _kernel(*args: Any, inside: Any, outside: Any, held: tuple[int, int]) -> lis
 
     with set_xla_metadata(**{_MARK: "true"}):
         return apart(run)(numbers, arrays)[0]
-
-
-def _used(jaxpr: Any) -> list[bool]:
-    """Which of the constants and arguments of a program its results may depend on."""
-    needed = set(filter(_is_variable, jaxpr.outvars))
-    for equation in reversed(jaxpr.eqns):
-        if needed.isdisjoint(equation.outvars):
-            continue
-        called = equation.params.get("jaxpr") if equation.primitive.name in _JITS else None
-        used = [True] * len(equation.invars)
-        if called is not None:
-            used = _used(called.jaxpr)[len(called.jaxpr.constvars) :]
-        pairs = zip(equation.invars, used, strict=True)
-        needed.update(value for value, use in pairs if use and _is_variable(value))
-    return [value in needed for value in (*jaxpr.constvars, *jaxpr.invars)]
-
-
-def _is_variable(value: Any) -> bool:
-    return not hasattr(value, "val")
 
 
 def _form(*args: Any, inside: Any, outside: Any, held: tuple[int, int]) -> list[Any]:

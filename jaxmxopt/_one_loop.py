@@ -20,14 +20,15 @@ from typing import Any
 import jax
 import jaxlib.version
 from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 from jaxmxopt._numeric import on_cpu
 
 __all__ = [
     "SUPPORTED",
     "in_one_loop",
-    "is_alone",
     "is_known",
+    "is_own_program",
     "makes_own_program",
     "returns_all",
     "together",
@@ -82,10 +83,10 @@ def makes_own_program(slots: Any) -> bool:
     Args:
         slots: of any of the weights; they are where the others are.
     """
-    return is_alone() and _on_one_device(slots)
+    return is_own_program() and _on_one_device(slots)
 
 
-def is_alone() -> bool:
+def is_own_program() -> bool:
     """Whether a jitted function that is called now is a program by itself, with such a jaxlib."""
     return SUPPORTED and on_cpu() and _trace_state() == _no_trace
 
@@ -119,11 +120,13 @@ _together = Primitive("together")
 _together.multiple_results = True
 _together.def_impl(lambda *arrays: list(arrays))
 _together.def_abstract_eval(lambda *arrays: list(arrays))
+# Under a transformation each has a loop of its own.
+batching.primitive_batchers[_together] = lambda arrays, axes: (list(arrays), list(axes))
+ad.primitive_jvps[_together] = lambda arrays, tangents: (list(arrays), list(tangents))
 
 if SUPPORTED:
     from jax.extend.core import get_opaque_trace_state
     from jax.extend.mlir import ir
-    from jax.interpreters import mlir
 
     def _trace_state() -> Any:
         return get_opaque_trace_state(convention="nnx")

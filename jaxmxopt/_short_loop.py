@@ -1,76 +1,109 @@
-"""The elements of a small weight, some at a time in a loop.
+"""The elements of small weights, some at a time in a loop.
 
 XLA's CPU client counts the operations of a program, those of a loop once, and runs one of a
 thousand or more in another thread. To wake that costs several times what a small update does.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxmxopt._by_element import on_parts, steps_by_element
 from jaxmxopt._in_place import apart
-from jaxmxopt._one_kernel import operations
 
-__all__ = ["LONGEST", "in_short_loop"]
+__all__ = ["LONGEST", "Loop", "in_short_loops"]
 
-# Elements of a weight for which another thread would be woken for nothing.
-LONGEST = 8192
-# What a step may count. XLA may compute twice what two results need, and there are numbers beside
-# the loop.
+# Operations on single elements, for more of which another thread is worth being woken.
+LONGEST = 1 << 17
+# What the loops of a program may count: XLA may compute twice what two results need, and there are
+# numbers beside the loops.
 MOST = 450
-# Elements of a step: a kernel gets no faster with more.
-WIDEST = 32
+# Elements of a step, the first that MOST allows. More are no faster, and take longer to compile; of
+# four LLVM fuses other products with sums than in long loops.
+WIDTHS = (8, 2, 1)
 
 
-def in_short_loop(function: Callable[..., Any], weight: Any, *others: Any) -> Any:
-    """Returns `function(weight, *others)`, computed for some elements after the other.
+class Loop(NamedTuple):
+    """What is computed for some elements after the other.
+
+    Attributes:
+        function: gives what is like its first argument, shapes and dtypes too.
+        old: this argument, a pytree of arrays of which the first has the elements.
+        others: the other arguments, pytrees of arrays.
+    """
+
+    function: Callable[..., Any]
+    old: Any
+    others: tuple[Any, ...]
+
+
+def in_short_loops(loops: Sequence[Loop], in_place: bool) -> list[Any]:
+    """Returns `function(old, *others)` of each.
 
     Args:
-        function: works element by element on the arrays of the shape of the weight, and gives a
-            pytree of such. An array of another shape comes out as it does from any elements.
-        weight: an array.
-        *others: pytrees of arrays.
+        loops: of one program.
+        in_place: whether the results are written over the old ones.
+
+    Raises:
+        TypeError: an element of what a function gives depends on more than the elements at its
+            place and on numbers, or there is so much to do that threads do it faster.
     """
-    leaves, tree = jax.tree.flatten((weight, *others))
-    program = jax.make_jaxpr(lambda *leaves: function(*tree.unflatten(leaves)))(*leaves)
-    counted = sum(_is_on_many(one, weight.size) for one in operations(program.jaxpr))
-    width = min(WIDEST, weight.size, max(MOST // max(counted, 1), 1))
-    if width == weight.size:
-        return function(weight, *others)
-    has = [leaf.shape == weight.shape for leaf in leaves]
-
-    @apart
-    def changed(parts: list[Any]) -> Any:
-        return function(*tree.unflatten(parts))
-
-    def from_place(place: Any) -> list[Any]:
-        return [
-            lax.dynamic_slice_in_dim(leaf.reshape(-1), place, width) if h else leaf
-            for leaf, h in zip(leaves, has, strict=True)
-        ]
-
-    some = jax.eval_shape(lambda: changed(from_place(0)))
-    full = jax.tree.map(lambda part: part.shape == (width,), some)
-    begun = jax.tree.map(
-        lambda part, f: jnp.zeros(weight.size if f else part.shape, part.dtype), some, full
-    )
-
-    def step(number: jax.Array, now: Any) -> Any:
-        # The last step begins earlier, where there are not so many left.
-        place = jnp.minimum(number * width, weight.size - width)
-
-        def put(whole: Any, new: Any, f: bool) -> Any:
-            return lax.dynamic_update_slice_in_dim(whole, new, place, 0) if f else new
-
-        return jax.tree.map(put, now, changed(from_place(place)), full)
-
-    now = lax.fori_loop(0, -(-weight.size // width), step, begun)
-    return jax.tree.map(lambda leaf, f: leaf.reshape(weight.shape) if f else leaf, now, full)
+    traced = [_Traced(loop) for loop in loops]
+    counted = sum(each.counted for each in traced)
+    # Of what does not fill a step each element is one of its own.
+    width = next((width for width in WIDTHS if counted * (width + 1) <= MOST), None)
+    if width is None or sum(each.size * each.counted for each in traced) > LONGEST:
+        raise TypeError(f"{counted} operations are too many.")
+    return [each.run(width, in_place) for each in traced]
 
 
-def _is_on_many(operation: Any, count: int) -> bool:
-    """Whether an operation is on so many elements, not on a number for all."""
-    return max(value.aval.size for value in operation.outvars) >= count
+class _Traced:
+    """A loop, and the program of its function."""
+
+    def __init__(self, loop: Loop) -> None:
+        leaves, tree = jax.tree.flatten((loop.old, loop.others))
+        old = jax.tree.leaves(loop.old)
+
+        def program(*leaves: Any) -> Any:
+            old, others = tree.unflatten(leaves)
+            return loop.function(old, *others)
+
+        self._loop, self._leaves, self._old = loop, leaves, old
+        self._program = jax.make_jaxpr(program)(*leaves)
+        self.size = old[0].size
+        self.counted = 1 + steps_by_element(self._program, old[0].shape)
+
+    def run(self, width: int, in_place: bool) -> Any:
+        """The results, computed for so many elements at once."""
+        size, count, shape = self.size, len(self._old), self._old[0].shape
+        has = [leaf.shape == shape != () for leaf in self._leaves]
+        flat = [one.reshape(-1) if h else one for one, h in zip(self._leaves, has, strict=True)]
+        # Otherwise what two results need is computed twice.
+        computed = apart(lambda parts: on_parts(self._program, parts, jnp.size(parts[0])))
+
+        def in_steps(now: list[Any], begin: int, width: int) -> list[Any]:
+            def step(number: jax.Array, now: list[Any]) -> list[Any]:
+                place = begin + number * width
+                read = [*now, *flat[count:]] if in_place else flat
+                parts = [
+                    lax.dynamic_slice_in_dim(one, place, width) if h else number
+                    for one, number, h in zip(read, flat, has, strict=True)
+                ]
+                put = lax.dynamic_update_slice_in_dim
+                results = zip(now, computed(parts), has, strict=False)
+                return [put(one, part, place, 0) if h else part for one, part, h in results]
+
+            return lax.fori_loop(0, (size - begin) // width, step, now)
+
+        if size <= width:
+            now = computed(flat)
+        else:
+            now = flat[:count] if in_place else list(map(jnp.zeros_like, flat[:count]))
+            now = in_steps(now, 0, width)
+        if size > width and size % width:
+            now = in_steps(now, size - size % width, 1)
+        shaped = [one.reshape(leaf.shape) for one, leaf in zip(now, self._old, strict=True)]
+        return jax.tree.unflatten(jax.tree.structure(self._loop.old), shaped)

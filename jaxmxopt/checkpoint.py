@@ -169,7 +169,9 @@ def _check_states(opt: OptimizerDef, nodes: Mapping[str, Any]) -> None:
     """Where a tree has states, one must be of the algorithm that is recorded with them."""
     kinds = {kind.__name__ for kind in opt._slot_types}
     states = {name: node["slots"] for name, node in nodes.items() if node["kind"] == "State"}
-    if states and not any(kinds.issuperset(slots) for slots in states.values()):
+    # A wrapper's states have slots of its own beside those of the algorithm.
+    known = (kinds.issuperset(slots) or kinds.intersection(slots) for slots in states.values())
+    if states and not any(known):
         name, slots = next(iter(states.items()))
         raise TreeError(
             f"opt must be what the states are of, got {type(opt).__name__} and, at {name!r}, a "

@@ -3,9 +3,10 @@
     XLA_FLAGS=--xla_cpu_max_isa=AVX python tests/fast_forms.py ALGORITHM...
 
 A line of JSON for each algorithm: the largest differences in units of float32's rounding, as a
-tree, as two trees under `vmap`, of weights that are updated in programs by themselves from those in
-a caller's, and of rows one by one from rows in blocks. The flag keeps XLA from fusing multiply and
-add, which it does in other places in other loops; with it they must all be 0.
+tree, as a tree of few, as two trees under `vmap`, of weights that are updated in programs by
+themselves from those in a caller's, and of rows one by one from rows in blocks. The flag keeps XLA
+from fusing multiply and add, which it does in other places in other loops; with it they must all
+be 0.
 """
 
 import json
@@ -33,11 +34,12 @@ STEPS = 3
 # What the narrowest rows are that are changed one by one.
 BY_ROW, IN_BLOCKS = 1, 1 << 40
 # Vectors that share arrays, where two are enough, of two dtypes; a convolution; what is large
-# enough for a call and loops of its own; what takes many short steps, the last of them overlapping.
+# enough for a call and loops of its own; what takes many short steps, and some of one element.
 SHAPES = {f"v{k}": (16,) for k in range(12)} | {f"h{k}": (8,) for k in range(3)}
 SHAPES |= {"conv": (8, 5, 3, 3), "large": (130, 127), "h_large": (130, 127)}
-# What many short steps are for, of which the last overlaps.
 SHAPES |= {"short": (37, 11), "f_short": (37, 11)}
+# Of which a tree is few.
+FEW = ("short", "f_short", "v0")
 
 
 def tree(seed: int) -> dict[str, Any]:
@@ -79,6 +81,11 @@ def whole(opt: mxopt.OptimizerDef, params: Any, grads: Iterable[Any]) -> Any:
     for step in grads:
         params, state = opt.step(params, step, state, donate=True)
     return params, state.unpack(params)
+
+
+def few(tree: Any) -> Any:
+    """What belongs to some weights that are few and small."""
+    return {name: tree[name] for name in FEW}
 
 
 def mapped(opt: mxopt.OptimizerDef, models: Any, grads: Iterable[Any]) -> Any:
@@ -132,6 +139,7 @@ def compare(name: str) -> dict[str, Any]:
     return {
         "algorithm": name,
         "tree": units(whole(opt, tree(0), grads), expected),
+        "few": units(whole(opt, few(tree(0)), map(few, grads)), tuple(map(few, expected))),
         "vmap": units((params, state.unpack(params)), expected),
         "alone": units(plain(opt, tree(0), grads, opt.update), expected),
         "rows": units(lazily(opt, BY_ROW), lazily(opt, IN_BLOCKS)),

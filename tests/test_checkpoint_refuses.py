@@ -7,6 +7,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import hypothesis
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from samples import make, run, tree
+from samples import assert_same, make, run, tree
 
 import jaxmxopt as mxopt
 from jaxmxopt import _zip, checkpoint
@@ -365,6 +366,18 @@ def test_states_of_others_may_stand_beside_those_of_the_optimizer() -> None:
         checkpoint.dumps(states, opt=opt, params=one)
     with pytest.raises(ValueError, match="got Ftrl and, at 'd', a State with slots tuple"):
         checkpoint.dumps({"d": states["d"], "g": states["g"]}, opt=mxopt.Ftrl(), params=one)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [mxopt.EMA, partial(mxopt.Accumulate, every=2), partial(mxopt.ClipGlobalNorm, max_norm=1.0)],
+)
+def test_the_algorithm_of_a_wrapper_may_be_recorded(wrap: Any) -> None:
+    opt = mxopt.Adam()
+    params = {"w": jnp.ones(3)}
+    state = wrap(opt).init(params)
+    data = checkpoint.dumps(state, opt=opt, params=params)
+    assert_same(checkpoint.loads(data, state, opt=opt, params=params), state)
 
 
 def test_saving_refuses_and_leaves_the_old_file(tmp_path: pathlib.Path) -> None:

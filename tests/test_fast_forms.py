@@ -1,4 +1,4 @@
-"""The fast forms give the numbers of the plain ones: shared arrays, merged axes, rows, `vmap`."""
+"""The fast forms give the plain ones' numbers: shared arrays, merged axes, loops, rows, `vmap`."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 
 from jaxmxopt import _rows
 
-FORMS = ("tree", "vmap", "alone", "rows")
+FORMS = ("tree", "few", "vmap", "alone", "rows")
 SCRIPT = pathlib.Path(fast_forms.__file__)
 
 
@@ -41,6 +41,8 @@ def test_near_with_it(name):
     assert fast_forms.units(fast_forms.whole(opt, fast_forms.tree(0), grads), expected) <= 2
     alone = fast_forms.plain(opt, fast_forms.tree(0), grads, opt.update)
     assert fast_forms.units(alone, expected) <= 2
+    few = fast_forms.whole(opt, fast_forms.few(fast_forms.tree(0)), map(fast_forms.few, grads))
+    assert fast_forms.units(few, tuple(map(fast_forms.few, expected))) <= 2
 
 
 @pytest.mark.parametrize("name", fast_forms.ELEMENTWISE)

@@ -116,6 +116,24 @@ def test_steps_under_a_mesh(kind):
         assert_follows(new, weights)
 
 
+@pytest.mark.parametrize("how", ["update", "step", "jitted step"])
+@pytest.mark.parametrize(
+    "spec", [P("x"), P(None, "x"), P(None, None, "x"), P(None, None, None, "x")], ids=str
+)
+def test_convolutions_stay_divided_as_their_types_say(spec, how):
+    mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Explicit,))
+    opt, ones = make(mxopt.Adam), jnp.ones((8, 8, 4, 4))
+    weight = jax.device_put(ones, NamedSharding(mesh, spec))
+    if how == "update":
+        new, _ = opt.update(0, weight, weight, opt.create_state(0, weight))
+    else:
+        step = jax.jit(opt.step) if "jit" in how else opt.step
+        new, _ = step(weight, weight, opt.init(weight))
+    assert_placed_like(new, weight)
+    expected, _ = opt.update(0, ones, ones, opt.create_state(0, ones))
+    assert_near(jax.device_get(new), expected, 2)
+
+
 def test_data_parallel_shard_map(cls):
     """Replicated weights, gradients averaged over two devices."""
     mesh = jax.make_mesh((2,), ("x",), axis_types=(AxisType.Auto,))

@@ -62,7 +62,6 @@ class AdaBelief(OptimizerDef):
     epsilon: NonNegative = 1e-6
     correct_bias: Static[bool] = True
 
-    _elementwise = True
     _slot_types = (AdaBeliefSlots,)
 
     def _slots(self, weight: Any, index: Any) -> AdaBeliefSlots:

@@ -65,7 +65,6 @@ class AdaDelta(OptimizerDef):
     rho: DecayRate = 0.90
     epsilon: NonNegative = 1e-5
 
-    _elementwise = True
     _slot_types = (AdaDeltaSlots,)
 
     def _slots(self, weight: Any, index: Any) -> AdaDeltaSlots:

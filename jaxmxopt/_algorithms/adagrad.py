@@ -51,7 +51,6 @@ class AdaGrad(OptimizerDef):
     eps: NonNegative = 1e-7
     lazy_update: Static[bool] = True
 
-    _elementwise = True
     _slot_types = (AdaGradSlots,)
 
     def _slots(self, weight: Any, index: Any) -> AdaGradSlots:

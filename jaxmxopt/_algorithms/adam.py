@@ -59,7 +59,6 @@ class Adam(OptimizerDef):
     epsilon: NonNegative = 1e-8
     lazy_update: Static[bool] = True
 
-    _elementwise = True
     _slot_types = (AdamSlots,)
 
     def _slots(self, weight: Any, index: Any) -> AdamSlots:

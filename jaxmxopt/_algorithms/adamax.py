@@ -63,7 +63,6 @@ class Adamax(OptimizerDef):
     beta1: DecayRate = 0.9
     beta2: DecayRate = 0.999
 
-    _elementwise = True
     _slot_types = (AdamaxSlots,)
 
     def _slots(self, weight: Any, index: Any) -> AdamaxSlots:

@@ -63,7 +63,6 @@ class AdamW(OptimizerDef):
     epsilon: NonNegative = 1e-6
     correct_bias: Static[bool] = True
 
-    _elementwise = True
     _slot_types = (AdamWSlots,)
 
     def _slots(self, weight: Any, index: Any) -> AdamWSlots:

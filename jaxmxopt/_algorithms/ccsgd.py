@@ -36,7 +36,6 @@ class ccSGD(OptimizerDef):
     momentum: DecayRate = 0.0
     lazy_update: Static[bool] = True
 
-    _elementwise = True
     _slot_types = SGD._slot_types
     _slots_by = SGD._slots_by
     _counts_together = True

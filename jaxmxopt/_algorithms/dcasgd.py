@@ -60,7 +60,6 @@ class DCASGD(OptimizerDef):
     momentum: DecayRate = 0.0
     lamda: NonNegative = 0.04
 
-    _elementwise = True
     _slot_types = (DCASGDSlots,)
     _slots_by = "momentum"
 

@@ -69,7 +69,6 @@ class FTML(OptimizerDef):
     beta2: DecayRate = 0.999
     epsilon: NonNegative = 1e-8
 
-    _elementwise = True
     _slot_types = (FTMLSlots,)
 
     def _slots(self, weight: Any, index: Any) -> FTMLSlots:

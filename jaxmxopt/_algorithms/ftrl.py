@@ -59,7 +59,6 @@ class Ftrl(OptimizerDef):
     beta: NonNegative = 1.0
     lazy_update: Static[bool] = True
 
-    _elementwise = True
     _slot_types = (FtrlSlots,)
 
     def _slots(self, weight: Any, index: Any) -> FtrlSlots:

@@ -89,7 +89,6 @@ class Nadam(OptimizerDef):
     epsilon: NonNegative = 1e-8
     schedule_decay: NonNegative = 0.004
 
-    _elementwise = True
     _slot_types = (NadamSlots,)
 
     def _slots(self, weight: Any, index: Any) -> NadamSlots:

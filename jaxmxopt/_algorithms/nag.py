@@ -57,7 +57,6 @@ class NAG(OptimizerDef):
 
     momentum: DecayRate = 0.0
 
-    _elementwise = True
     _slot_types = (tuple, MomentumSlots)
     _slots_by = "momentum"
 

@@ -82,7 +82,6 @@ class RMSProp(OptimizerDef):
     centered: Static[bool] = False
     clip_weights: Real | None = None
 
-    _elementwise = True
     _slot_types = (RMSPropSlots, CenteredRMSPropSlots)
     _slots_by = "centered"
 

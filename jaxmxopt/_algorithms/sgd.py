@@ -49,7 +49,6 @@ class SGD(OptimizerDef):
     momentum: DecayRate = 0.0
     lazy_update: Static[bool] = True
 
-    _elementwise = True
     _slot_types = (tuple, MomentumSlots)
     _slots_by = "momentum"
     _counts_together = True

@@ -55,7 +55,6 @@ class Signum(OptimizerDef):
     momentum: DecayRate = 0.9
     wd_lh: NonNegative = 0.0
 
-    _elementwise = True
     _slot_types = (tuple, MomentumSlots)
     _slots_by = "momentum"
 

@@ -43,7 +43,6 @@ class Test(OptimizerDef):
     # Not a test, whatever its name begins with.
     __test__ = False
 
-    _elementwise = True
     _slot_types = (TestSlots,)
 
     def _slots(self, weight: Any, index: Any) -> TestSlots:

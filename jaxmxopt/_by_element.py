@@ -1,0 +1,95 @@
+"""Programs that compute each element of an array from those at its place in others.
+
+They are told by what they do. One that was traced for whole arrays gives the same of their parts,
+also where it knows how large the whole is.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import ClosedJaxpr
+
+from jaxmxopt._programs import HOLDERS, is_variable, programs_in
+
+__all__ = ["on_parts", "steps_by_element"]
+
+_BY_ELEMENT = frozenset(
+    """
+    abs add and clamp convert_element_type copy cos div eq erf exp exp2 expm1 ge gt integer_pow
+    is_finite le log log1p logistic lt max min mul ne neg not optimization_barrier or pow round
+    rsqrt select_n sign sin sqrt square stop_gradient sub tanh xor
+    """.split()  # noqa: SIM905
+)
+
+
+def steps_by_element(program: ClosedJaxpr, shape: tuple[int, ...]) -> int:
+    """Returns how many operations a program does for each element of the arrays of a shape.
+
+    Raises:
+        TypeError: an element comes from more than numbers and the elements at its place.
+    """
+    if {value.aval.shape for value in program.jaxpr.outvars} - {(), shape}:
+        raise TypeError("Some results have another shape.")
+    return sum(1 for _ in _steps(program, shape))
+
+
+def _steps(program: Any, shape: tuple[int, ...]) -> Iterator[None]:
+    if any(map(jnp.ndim, getattr(program, "consts", ()))):
+        raise TypeError("An array belongs to the program.")
+    for operation in program.eqns:
+        name, given = operation.primitive.name, _shapes(operation.invars)
+        if any(value.aval.shape and not is_variable(value) for value in operation.invars):
+            raise TypeError("An array stands in the program.")
+        if name in HOLDERS or name == "cond":
+            for inner in programs_in(operation):
+                yield from _steps(inner, shape)
+            # Of branches one is chosen for each element.
+            yield from (None for _ in operation.outvars if name == "cond")
+        elif _is_filled(operation, shape) or (name in _BY_ELEMENT and given == {(), shape}):
+            yield None
+        elif given | _shapes(operation.outvars) != {()}:
+            raise TypeError(f"{name} is not computed element by element.")
+
+
+def _shapes(values: Sequence[Any]) -> set[tuple[int, ...]]:
+    return {(), *(value.aval.shape for value in values)}
+
+
+def _is_filled(operation: Any, shape: tuple[int, ...]) -> bool:
+    """Whether an operation makes an array of one number."""
+    filled = operation.primitive.name == "broadcast_in_dim"
+    return (
+        filled and operation.invars[0].aval.shape == () != shape == operation.outvars[0].aval.shape
+    )
+
+
+def on_parts(program: ClosedJaxpr, args: Sequence[Any], width: int) -> list[Any]:
+    """What a program by elements gives for parts of its arguments.
+
+    Args:
+        program: as `steps_by_element` takes.
+        args: its arguments, numbers or parts of arrays.
+        width: elements in a part.
+    """
+    inside = program.jaxpr
+    known = dict(zip((*inside.constvars, *inside.invars), (*program.consts, *args), strict=True))
+
+    def of(value: Any) -> Any:
+        return known[value] if is_variable(value) else value.val
+
+    for operation in inside.eqns:
+        name, given = operation.primitive.name, list(map(of, operation.invars))
+        if name in HOLDERS:
+            results = on_parts(programs_in(operation)[0], given, width)
+        elif name == "cond":
+            branches = [on_parts(one, given[1:], width) for one in programs_in(operation)]
+            results = [lax.select_n(given[0], *each) for each in zip(*branches, strict=True)]
+        elif name == "broadcast_in_dim" and operation.outvars[0].aval.shape:
+            results = [jnp.broadcast_to(given[0], (width,))]
+        else:
+            results = operation.primitive.bind(*given, **operation.params)
+            results = results if operation.primitive.multiple_results else [results]
+        known.update(zip(operation.outvars, results, strict=True))
+    return list(map(of, inside.outvars))
