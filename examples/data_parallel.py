@@ -116,6 +116,8 @@ def train(mesh: Mesh, data: Digits, steps: int, name: str) -> Run:
         batch = generator.integers(len(data.labels), size=BATCH)
         images, labels = jax.device_put((data.images[batch], data.labels[batch]), by_rows)
         params, state, loss = step(params, state, images, labels)
+        # Devices that share few cores must not wait for each other in several steps at once.
+        loss.block_until_ready()
     bar.set_postfix_str(f"loss {float(loss):.3f}")
     bar.close()
     guesses = jnp.argmax(predict(params, jnp.asarray(data.held_out_images)), 1)

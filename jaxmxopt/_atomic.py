@@ -23,7 +23,11 @@ def replacing(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
         raise IsADirectoryError(f"{os.fspath(path)!r} is a folder.")
     temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(8)}.tmp")
     # "x" creates with the permissions that the umask gives, unlike tempfile.
-    with open(temporary, "xb") as file:
+    try:
+        opened = open(temporary, "xb")  # noqa: SIM115
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, os.fspath(path)) from None
+    with opened as file:
         try:
             yield file
             file.flush()

@@ -165,7 +165,8 @@ def not_an_array(**trees: Any) -> WrongKindError | None:
 
 def unusable(error: Exception, **trees: Any) -> MismatchError | None:
     """Which arrays JAX meant that said of some that they are dead, or donated twice."""
-    dead, twice = "deleted" in str(error), "donate the same buffer" in str(error)
+    said = str(error)
+    dead, twice = "deleted" in said, "donate the same" in said or "previously donated" in said
     places: dict[int, str] = {}
     for what, tree in trees.items() if dead or twice else ():
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:

@@ -181,7 +181,15 @@ class HostRates:
                 )
             return self.lr
         lr = self.lr_scheduler(self.num_update)
-        return lr if type(lr) is float else float(lr)
+        return lr if type(lr) is float else self._as_rate(lr)
+
+    def _as_rate(self, lr: Any) -> float:
+        try:
+            return float(lr)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{type(self).__name__}.learning_rate: lr_scheduler must give a number, got {lr!r}."
+            ) from None
 
     def set_learning_rate(self, lr: float) -> None:
         """Sets the learning rate.

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.errors import ConcretizationTypeError
 from jax.sharding import SingleDeviceSharding
 
 from jaxmxopt import _compiled
@@ -232,11 +233,20 @@ class OptimizerDef(Definition):
         """The rates of update `t`, traced."""
         lr = self.learning_rate
         if self.lr_scheduler is not None:
-            lr = check_rate(self.lr_scheduler(t - self._schedule_lag))
+            lr = self._scheduled(t - self._schedule_lag)
         opt, lr, lr_mult, wd_mult = in_precision((self, lr, lr_mult, wd_mult), dtype)
         lr = lr if lr_mult is None else lr * lr_mult
         wd = opt.wd if wd_mult is None else opt.wd * wd_mult
         return opt._rates(lr, wd, t)
+
+    def _scheduled(self, t: jax.Array) -> Any:
+        try:
+            return check_rate(self.lr_scheduler(t))  # pyright: ignore[reportOptionalCall]
+        except ConcretizationTypeError as error:
+            raise TypeError(
+                f"{type(self).__name__}: lr_scheduler must take a traced count: jnp.where and lax "
+                "in place of if, int() and NumPy; a stateful Optimizer takes any function."
+            ) from error
 
     # What the public functions do.
 

@@ -15,6 +15,21 @@ __all__ = ["RowSparse", "UniqueRows"]
 Self = TypeVar("Self", bound="RowSparse")
 
 
+def _as_indices(indices: Any) -> jax.Array:
+    """Indices as JAX has them; without 64-bit types it would cut off what they lack."""
+    array = jnp.asarray(indices)
+    if isinstance(array, Tracer) or isinstance(indices, jax.Array):
+        return array
+    given = np.asarray(indices)
+    lost = given[given != np.asarray(array)] if given.dtype.kind in "iu" else given[:0]
+    if lost.size:
+        raise ValueError(
+            f"RowSparse: indices must be of {array.dtype}, got {lost.flat[0]}; jax_enable_x64 "
+            "allows more."
+        )
+    return array
+
+
 class RowSparse:
     r"""A gradient that is zero outside some rows: MXNet's `row_sparse`.
 
@@ -56,7 +71,7 @@ class RowSparse:
     __array_ufunc__ = None
 
     def __init__(self, indices: Any, values: Any, shape: tuple[int, ...]) -> None:
-        self.indices = jnp.asarray(indices)
+        self.indices = _as_indices(indices)
         self.values = jnp.asarray(values)
         try:
             self.shape = tuple(int(size) for size in shape)

@@ -11,7 +11,7 @@ from jaxmxopt._atomic import replacing
 from jaxmxopt._checks import MismatchError, explained
 from jaxmxopt._compiled import flatten_grads, flatten_with_names, slots_and_master
 from jaxmxopt._config import Real, as_number
-from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._definition import HALF, OptimizerDef
 from jaxmxopt._layout import Layout
 from jaxmxopt._loss_scaling import LossScaling
 from jaxmxopt._optimizer import Optimizer
@@ -74,8 +74,7 @@ class Trainer:
         if len(set(self._names)) < len(self._names):
             double = next(n for i, n in enumerate(self._names) if n in self._names[:i])
             raise ValueError(f"Trainer({double!r}): every weight must have a path of its own.")
-        for message in self._optimizer._without_weight(self._names):
-            warn_caller(f"Trainer: {message}")
+        self._look_for_names("Trainer")
         states: Any
         if isinstance(self._optimizer, TreeOptimizer) and not self._optimizer._is_separable():
             states = self._optimizer.definition._init(params)
@@ -128,6 +127,17 @@ class Trainer:
         """
         self._optimizer.set_learning_rate(lr)
 
+    def _look_for_names(self, call: str) -> None:
+        """Warns of multipliers of no weight."""
+        self._looked_at = self._multipliers()
+        for message in self._optimizer._without_weight(self._names):
+            warn_caller(f"{call}: {message}")
+
+    def _multipliers(self) -> tuple[Any, Any]:
+        """The tables as they are, to be told from others set later; a wrapper's are not seen."""
+        tables = vars(self._optimizer)
+        return tables.get("lr_mult"), tables.get("wd_mult")
+
     # Updates.
 
     def step(self, grads: Any, batch_size: float, ignore_stale_grad: bool = False) -> Any:
@@ -160,13 +170,21 @@ class Trainer:
         if jnp.ndim(batch_size) != 0 or not batch_size > 0:
             raise ValueError(f"{call}: batch_size must be above 0, got {batch_size!r}.")
         leaves = self._flat(call, grads)
+        tables = zip(self._multipliers(), self._looked_at, strict=True)
+        if any(now is not then for now, then in tables):
+            self._look_for_names(call)
         if not ignore_stale_grad and any(leaf is None for leaf in leaves):
             stale = self._names[next(n for n, leaf in enumerate(leaves) if leaf is None)]
             raise UserWarning(
                 f"{call}({stale!r}): grad must be an array, got None; ignore_stale_grad=True "
                 "leaves such weights as they are."
             )
-        for name, leaf in zip(self._names, leaves, strict=True):
+        for name, leaf, weight in zip(self._names, leaves, self._weights, strict=True):
+            if leaf is weight:
+                raise ValueError(
+                    f"{call}({name!r}): grad must be another array than the weight, which is "
+                    "written over; give a copy."
+                )
             if leaf is not None and not hasattr(leaf, "dtype"):
                 kind = type(leaf).__name__
                 raise TypeError(f"{call}({name!r}): grad must be an array, got {kind}.")
@@ -313,8 +331,10 @@ class Trainer:
     def _merged(self, call: str, states: dict[Any, Any], current: Mapping[str, Any]) -> Any:
         """What `_keep` takes, of a file where it has it; all of the file must have its place."""
         missing = next((name for name in current if name not in states), None)
-        if self._whole is not None and missing is not None:
-            raise ValueError(f"{call}: the file must hold all of the state, got no {missing!r}.")
+        # In MXNet's files those that do not learn are missing, and weights have numbers.
+        ours = all(name in current for name in states)
+        if missing is not None and (self._whole is not None or (states and ours)):
+            raise ValueError(f"{call}: the file must hold all states, got none of {missing!r}.")
         found = {name: states.pop(name, kept) for name, kept in current.items()}
         if states:
             raise ValueError(
@@ -326,7 +346,7 @@ class Trainer:
             pairs = zip(found.values(), leaves, strict=True)
             return tree.unflatten([placed(leaf, old) for leaf, old in pairs])
         return [
-            placed(self._checked(call, name, state, current[name]), weight)
+            placed(self._checked(call, name, weight, state, current[name]), weight)
             for (name, state), weight in zip(found.items(), self._weights, strict=True)
         ]
 
@@ -338,8 +358,13 @@ class Trainer:
             return dict(zip(known, self._names, strict=True))
         return {index: self._names[index] for index in known if 0 <= index < len(self._names)}
 
-    def _checked(self, call: str, name: str, state: Any, current: Any) -> Any:
+    def _checked(self, call: str, name: str, weight: Any, state: Any, current: Any) -> Any:
         """Refuses a state from a file that is of another weight."""
+        if isinstance(state, MasterState) and weight.dtype not in HALF:
+            raise ValueError(
+                f"{call}: the state of {name!r} must be without a master, as its weight is of "
+                f"{weight.dtype}, got one with a master."
+            )
         given, expected = (jax.tree.map(jnp.shape, tree) for tree in (state, current))
         if jax.tree.structure(state) == jax.tree.structure(current) and given != expected:
             raise ValueError(

@@ -203,12 +203,18 @@ def to_definition(record: MXNetRecord, *, lr_scheduler: Any = None) -> Optimizer
     Raises:
         ValueError: the optimizer or its schedule is not one of MXNet's own, or a hyperparameter
             is one that it cannot have.
+        TypeError: there is no record, as the states were saved without their optimizer.
 
     Example:
         >>> attributes = {"rescale_grad": 1.0, "num_update": 0, "lr": 0.1, "momentum": 0.9}
         >>> to_definition(MXNetRecord("mxnet.optimizer.optimizer", "SGD", attributes))
         SGD(learning_rate=0.1, momentum=0.9)
     """
+    if not isinstance(record, MXNetRecord):
+        raise TypeError(
+            "mxnet_files.to_definition: record must be the optimizer that load_states found, got "
+            f"{record!r}; make the definition yourself where the file has none."
+        )
     with _named("mxnet_files.to_definition"):
         return definition_of(record, lr_scheduler)
 

@@ -155,6 +155,25 @@ def test_a_schedule_must_give_a_number(rate, error):
         opt.update(0, WEIGHT, WEIGHT, opt.create_state(0, WEIGHT))
 
 
+def test_a_schedule_must_take_a_traced_count():
+    def schedule(t):
+        return 0.1 if t < 5 else 0.01
+
+    opt = mxopt.SGD(lr_scheduler=schedule)
+    with pytest.raises(TypeError, match="SGD: lr_scheduler must take a traced count: jnp"):
+        opt.update(0, WEIGHT, WEIGHT, opt.create_state(0, WEIGHT))
+    stateful = mxopt.create("sgd", lr_scheduler=schedule)
+    stateful.update(0, WEIGHT, WEIGHT, stateful.create_state(0, WEIGHT))
+
+
+@pytest.mark.parametrize("rate", [None, "x", jnp.ones(2)], ids=["none", "text", "vector"])
+def test_a_schedule_of_the_stateful_layer_must_give_a_number(rate):
+    opt = mxopt.create("sgd", lr_scheduler=lambda t: rate)
+    with pytest.raises(TypeError, match=r"SGD\.learning_rate: lr_scheduler must give a number"):
+        opt.update(0, WEIGHT, WEIGHT, opt.create_state(0, WEIGHT))
+    assert opt.num_update == 0
+
+
 def test_a_definition_without_a_rule_says_so():
     mine = type("Mine", (mxopt.OptimizerDef,), {})()
     with pytest.raises(NotImplementedError, match="Mine must define _rule"):
@@ -284,6 +303,10 @@ def test_what_would_be_donated_twice_is_named():
     message = "Adam.step('b'): what is donated must stand in one place, got the array of weight 'a'"
     with pytest.raises(ValueError, match=says(message)):
         ADAM.step(twice, PARAMS, ADAM.init(PARAMS), donate=True)
+    params = tree()
+    message = "what is donated must stand in one place, got the array of weight 'a' too."
+    with pytest.raises(ValueError, match=says(f"Adam.step('a'): {message}")):
+        ADAM.step(params, params, ADAM.init(params), donate=True)
     ADAM.step(twice, PARAMS, ADAM.init(PARAMS))
 
 
@@ -386,6 +409,7 @@ def test_unpack_says_what_it_needs():
         (([2], WEIGHT[:1], (2, 3)), "indices must be in [0, 2), got 2."),
         (([-1], WEIGHT[:1], (2, 3)), "indices must be in [0, 2), got -1."),
         (([], np.zeros(0, np.float32), ()), "values must have shape"),
+        ((np.array([2**32]), WEIGHT[:1], (2, 3)), "indices must be of int32, got 4294967296;"),
     ],
 )
 def test_rows_that_do_not_fit(arguments, message):

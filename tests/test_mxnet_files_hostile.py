@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxmxopt.mxnet_files import load_params, load_states
+from jaxmxopt.mxnet_files import load_params, load_states, to_definition
 
 FILES = Path(__file__).parent / "reference" / "files"
 REAL = (FILES / "1.9.1" / "protocol_4_dump.states").read_bytes()
@@ -531,3 +531,14 @@ def test_memory_is_bounded() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+@pytest.mark.parametrize("data", [b"", b"hello world"])
+def test_what_is_no_pickle_is_said_to_be_none(data: bytes) -> None:
+    with pytest.raises(ValueError, match="is no state file"):
+        load_states(data)
+
+
+def test_states_without_an_optimizer_make_no_definition() -> None:
+    with pytest.raises(TypeError, match="record must be the optimizer that load_states found"):
+        to_definition(None)  # pyright: ignore[reportArgumentType]

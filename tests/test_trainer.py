@@ -184,6 +184,45 @@ def test_keys_of_no_weight_are_warned_of_once(opt: Any, message: str) -> None:
     assert [warning.filename for warning in caught] == [__file__]
 
 
+def test_keys_set_later_are_looked_at_too() -> None:
+    trainer = mxopt.Trainer(params(), "sgd")
+    trainer.optimizer.set_lr_mult({"*/bais": 0.1})
+    with pytest.warns(UserWarning, match="is of no weight") as caught:
+        trainer.step(grads(), 1)
+    trainer.step(grads(), 1)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_a_weight_is_no_gradient() -> None:
+    trainer = mxopt.Trainer(params(), "sgd")
+    with pytest.raises(ValueError, match="grad must be another array than the weight"):
+        trainer.step(trainer.params, 1)
+    trainer.step(jax.tree.map(jnp.copy, trainer.params), 1)
+
+
+def test_a_file_of_fewer_weights_is_refused(tmp_path: pathlib.Path) -> None:
+    few = mxopt.Trainer({"w": jnp.ones(3)}, "adam")
+    few.save_states(tmp_path / "few.npz")
+    more = mxopt.Trainer({"w": jnp.ones(3), "v": jnp.ones(2)}, "adam")
+    with pytest.raises(ValueError, match="the file must hold all states, got none of 'v'"):
+        more.load_states(tmp_path / "few.npz")
+
+
+def test_masters_are_for_half_precision_alone(tmp_path: pathlib.Path) -> None:
+    half = {"w": jnp.ones(3, jnp.float16)}
+    trainer = mxopt.Trainer(half, "adam", {"multi_precision": True})
+    trainer.save_states(tmp_path / "half.npz")
+    with pytest.raises(ValueError, match="'w' must be without a master, as its weight is of float"):
+        mxopt.Trainer({"w": jnp.ones(3)}, "adam").load_states(tmp_path / "half.npz")
+    mxopt.Trainer(half, "adam", {"multi_precision": True}).load_states(tmp_path / "half.npz")
+
+
+def test_what_cannot_be_written_is_named(tmp_path: pathlib.Path) -> None:
+    trainer = mxopt.Trainer(params(), "sgd")
+    with pytest.raises(FileNotFoundError, match=r"nowhere/x.npz'$"):
+        trainer.save_states(tmp_path / "nowhere" / "x.npz")
+
+
 def test_goes_on_from_a_file(tmp_path: pathlib.Path) -> None:
     schedule = lr_scheduler.FactorScheduler(step=2, factor=0.5, base_lr=0.1)
     trainer = mxopt.Trainer(params(), "adam", {"lr_scheduler": schedule})

@@ -419,3 +419,5 @@ def _unlimited(opt):
 def test_refuses_what_is_no_definition(name):
     with pytest.raises(TypeError, match=rf"^{name}: definition must be an optimizer such as"):
         WRAPPERS[name](mxopt.Adam)
+    with pytest.raises(TypeError, match=rf"^{name}: .*; give its `definition`\.$"):
+        WRAPPERS[name](mxopt.create("adam"))

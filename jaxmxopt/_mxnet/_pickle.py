@@ -37,7 +37,9 @@ def run_pickle(data: bytes) -> tuple[Any, Scope]:
     try:
         return machine.run(), machine.scope
     except ValueError as error:
-        raise ValueError(f"{error} (a pickle, before byte {machine.cursor.position})") from None
+        place = machine.cursor.position
+        what = "is no state file: " if place <= 2 else ""
+        raise ValueError(f"{what}{error} (a pickle, before byte {place})") from None
 
 
 class _Machine:

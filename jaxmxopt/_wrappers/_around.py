@@ -40,7 +40,7 @@ class Around(TreeDefinition):
         if not isinstance(self.definition, Definition):
             raise TypeError(
                 f"{type(self).__name__}: definition must be an optimizer such as jaxmxopt.Adam(), "
-                f"got {self.definition!r}."
+                f"got {self.definition!r}{_hint(self.definition)}."
             )
 
     def replace(self: Self, **changes: Any) -> Self:
@@ -152,3 +152,9 @@ def unpacked(state: State, params: Any) -> Any:
 
     is_state = lambda node: isinstance(node, State)  # noqa: E731
     return jax.tree.map(of_weight, inner, *trees.values(), is_leaf=is_state)
+
+
+def _hint(given: Any) -> str:
+    """What to give instead of a stateful optimizer."""
+    inside = isinstance(getattr(given, "definition", None), Definition)
+    return "; give its `definition`" if inside else ""
