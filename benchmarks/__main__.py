@@ -55,6 +55,7 @@ def plan(quick: bool, mxnet: pathlib.Path | None, tick: Tick) -> dict[str, list[
         "compiling": [partial(measure.compiling, t, 1 if quick else 3, tick) for t in trees],
         "calls": [
             partial(measure.single_weight, rounds, mxnet, tick),
+            *(partial(measure.small_net, one, rounds, mxnet, tick) for one in algorithms),
             partial(measure.trainer, rounds, mxnet, tick),
         ],
         "rows": [

@@ -20,7 +20,7 @@ import jaxmxopt as mxopt
 from benchmarks import contenders
 from benchmarks.mxnet_process import MXNetProcess
 from benchmarks.timing import batches, interleaved, seconds
-from benchmarks.trees import TREES
+from benchmarks.trees import SMALL_NET, TREES
 
 Row = dict[str, Any]
 Tick = Callable[[], None]
@@ -74,6 +74,23 @@ def steps_in_jit(tree: str, algorithm: str, rounds: int, tick: Tick) -> Row:
     }
     timed = {name: functools.partial(seconds, run) for name, run in runs.items()}
     return _row(f"{algorithm} {tree} in a caller's jit", interleaved(timed, rounds, tick))
+
+
+def small_net(algorithm: str, rounds: int, mxnet: pathlib.Path | None, tick: Tick) -> Row:
+    """A whole-tree step of six small weights, against optax, torch's fused kernels and MXNet."""
+    calls = 100
+    weights, grads = (contenders.arrays_of(SMALL_NET, seed) for seed in (0, 1))
+    runs = {
+        "jaxmxopt": contenders.ours(algorithm, weights, grads),
+        "optax": contenders.optax_step(algorithm, weights, grads),
+    }
+    fused = contenders.torch_fused(algorithm, weights, grads) if _has_torch() else None
+    if fused is not None:
+        runs["torch fused"] = fused
+    timed = {name: batches(run, calls) for name, run in runs.items()}
+    known = mxnet if algorithm != "adamw" else None
+    with _mxnet(known, kind="tree", algorithm=algorithm, shapes=SMALL_NET) as other:
+        return _row(f"{algorithm} on a net of 6 weights", interleaved(timed | other, rounds, tick))
 
 
 def _has_torch() -> bool:

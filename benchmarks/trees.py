@@ -35,6 +35,9 @@ def small1000() -> Shapes:
     return [(64,)] * 1000
 
 
+# A network of the size that control problems have: 6,532 numbers.
+SMALL_NET: Shapes = [(32, 64), (64,), (64, 64), (64,), (64, 4), (4,)]
+
 TREES: dict[str, Callable[[], Shapes]] = {
     "resnet50": resnet50,
     "bert_base": bert_base,

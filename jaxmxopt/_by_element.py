@@ -1,7 +1,8 @@
 """Programs that compute each element of an array from those at its place in others.
 
 They are told by what they do. One that was traced for whole arrays gives the same of their parts,
-also where it knows how large the whole is.
+also where it knows how large the whole is. All branches are computed, of which one is chosen: so
+all must end, and loops are refused.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,9 +12,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr
 
-from jaxmxopt._programs import HOLDERS, is_variable, programs_in
+from jaxmxopt._one_kernel import NoKernelError
+from jaxmxopt._programs import HOLDERS, REPEATED, is_variable, programs_in
 
-__all__ = ["on_parts", "steps_by_element"]
+__all__ = ["NoKernelError", "cost_by_element", "on_parts"]
 
 _BY_ELEMENT = frozenset(
     """
@@ -24,33 +26,38 @@ _BY_ELEMENT = frozenset(
 )
 
 
-def steps_by_element(program: ClosedJaxpr, shape: tuple[int, ...]) -> int:
-    """Returns how many operations a program does for each element of the arrays of a shape.
+# Those that are computed as series, which cost so many others.
+_OF_SERIES = frozenset("cos erf exp exp2 expm1 log log1p logistic pow sin tanh".split())  # noqa: SIM905
+_SERIES = 10
+
+
+def cost_by_element(program: ClosedJaxpr, shape: tuple[int, ...]) -> int:
+    """Returns what a program costs for each element of the arrays of a shape, in operations.
 
     Raises:
-        TypeError: an element comes from more than numbers and the elements at its place.
+        NoKernelError: an element comes from more than numbers and the elements at its place.
     """
     if {value.aval.shape for value in program.jaxpr.outvars} - {(), shape}:
-        raise TypeError("Some results have another shape.")
-    return sum(1 for _ in _steps(program, shape))
+        raise NoKernelError("Some results have another shape.")
+    return sum(_costs(program, shape))
 
 
-def _steps(program: Any, shape: tuple[int, ...]) -> Iterator[None]:
+def _costs(program: Any, shape: tuple[int, ...]) -> Iterator[int]:
     if any(map(jnp.ndim, getattr(program, "consts", ()))):
-        raise TypeError("An array belongs to the program.")
+        raise NoKernelError("An array belongs to the program.")
     for operation in program.eqns:
         name, given = operation.primitive.name, _shapes(operation.invars)
         if any(value.aval.shape and not is_variable(value) for value in operation.invars):
-            raise TypeError("An array stands in the program.")
+            raise NoKernelError("An array stands in the program.")
         if name in HOLDERS or name == "cond":
             for inner in programs_in(operation):
-                yield from _steps(inner, shape)
+                yield from _costs(inner, shape)
             # Of branches one is chosen for each element.
-            yield from (None for _ in operation.outvars if name == "cond")
+            yield len(operation.outvars) if name == "cond" else 0
         elif _is_filled(operation, shape) or (name in _BY_ELEMENT and given == {(), shape}):
-            yield None
-        elif given | _shapes(operation.outvars) != {()}:
-            raise TypeError(f"{name} is not computed element by element.")
+            yield _SERIES if name in _OF_SERIES else 1
+        elif name in REPEATED or given | _shapes(operation.outvars) != {()}:
+            raise NoKernelError(f"{name} is not computed element by element.")
 
 
 def _shapes(values: Sequence[Any]) -> set[tuple[int, ...]]:
@@ -69,7 +76,7 @@ def on_parts(program: ClosedJaxpr, args: Sequence[Any], width: int) -> list[Any]
     """What a program by elements gives for parts of its arguments.
 
     Args:
-        program: as `steps_by_element` takes.
+        program: as `cost_by_element` takes.
         args: its arguments, numbers or parts of arrays.
         width: elements in a part.
     """

@@ -226,13 +226,13 @@ def _update_groups(
     def rates(members: Sequence[int]) -> Any:
         return rates_of(members, compute_dtype(weights[members[0]].dtype))
 
-    if own and layout.divided and _engine.are_small(weights, grads):
-        few = [
+    if own and layout.unshared and _engine.are_small(weights, grads):
+        small = [
             _engine.Member(rates([number])[0], weights[number], grads[number], slots, master)
             for (number,), slots, master in groups
         ]
         adapting = [adapts[number] for (number,) in layout.groups]
-        found = _engine.update_few(opt, few, ok, adapting, donate)
+        found = _engine.update_small(opt, small, ok, adapting, donate)
         updated = [([weight], slots, master) for weight, slots, master in found]
     else:
         updated = [
@@ -265,8 +265,8 @@ def _update_single(
 ) -> tuple[Any, Any, Any]:
     """The update of the one weight of a program."""
     if own and _engine.are_small([weight], [grad]):
-        few = [_engine.Member(rates, weight, grad, slots, master)]
-        return _engine.update_few(opt, few, None, [adapts], in_place=False)[0]
+        small = [_engine.Member(rates, weight, grad, slots, master)]
+        return _engine.update_small(opt, small, None, [adapts], in_place=False)[0]
     return _engine.update_one(opt, rates, weight, grad, slots, master, None, adapts, own)
 
 

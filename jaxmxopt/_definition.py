@@ -1,5 +1,6 @@
 """The base of all algorithms: common hyperparameters, and the pure functions users call."""
 
+import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -27,6 +28,7 @@ from jaxmxopt._engine import in_precision
 from jaxmxopt._exported import exportable
 from jaxmxopt._layout import Layout, Packed
 from jaxmxopt._multipliers import Multipliers, find, matches, nobody
+from jaxmxopt._numeric import on_cpu
 from jaxmxopt._one_loop import is_own_program, makes_own_program
 from jaxmxopt._overriding import check_scheduler, overridden, warn_caller
 from jaxmxopt._pure import WHOLE, Definition, flatten_states
@@ -39,6 +41,7 @@ __all__ = ["OptimizerDef"]
 Self = TypeVar("Self", bound="OptimizerDef")
 # Counts are int32.
 MOST_UPDATES = 2**31 - 1
+_NOTHING: Mapping[Any, Any] = {}
 HALF = (jnp.dtype(jnp.float16), jnp.dtype(jnp.bfloat16))
 
 
@@ -257,16 +260,21 @@ class OptimizerDef(Definition):
         return State(self._first_count(), self._checked_slots(call, index, full), master)
 
     def _update(self, index: Hashable, weight: Any, grad: Any, state: State) -> Any:
-        self._check_form(state, index)
+        if self._slots_by is not None:
+            self._check_form(state, index)
+        own = is_own_program()
+        key = ("update", index, own), double_precision()
         try:
-            hash(index)
+            # What a call costs is for the most part what Python does here.
+            found = self.__dict__.get("_cache", _NOTHING).get(key)
         except TypeError:
             raise TypeError(
                 f"{type(self).__name__}.update: index must be hashable, got {index!r}."
             ) from None
-        own = is_own_program()
-        run, numbers = self._remembered(("update", index, own), lambda: self._prepared(index, own))
-        return run(numbers, weight, grad, state)
+        if found is None:
+            prepare = functools.partial(self._prepared, index, own and on_cpu())
+            found = self._remembered(key, prepare)
+        return found[0](found[1], weight, grad, state)
 
     def _init(self, params: Any) -> State:
         names, weights, _ = _compiled.flatten_with_names(params)
@@ -281,9 +289,8 @@ class OptimizerDef(Definition):
     def _step(self, params: Any, grads: Any, state: State, where: Any, donate: bool) -> Any:
         self._check_form(state, WHOLE)
         own = makes_own_program(getattr(state.slots, "groups", ())[:1])
-        run, numbers = self._remembered(
-            ("step", donate, own), lambda: self._prepared_step(donate, own)
-        )
+        key = ("step", donate, own), double_precision()
+        run, numbers = self._remembered(key, lambda: self._prepared_step(donate, own))
         return run(numbers, params, state, grads, where)
 
     def _pack(self, params: Any, states: Any) -> State:
@@ -380,12 +387,9 @@ class OptimizerDef(Definition):
         structure, numbers = flattened(self._reduced())
         return _compiled.step(structure, donate, own), numbers
 
-    def _remembered(
-        self, what: Hashable, prepare: Callable[[], tuple[Any, Any]]
-    ) -> tuple[Any, Any]:
+    def _remembered(self, key: Hashable, prepare: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
         """What `prepare` gives, from its first call on; its numbers are on the device then."""
         cache = self.__dict__.setdefault("_cache", {})
-        key = (what, double_precision())
         if key in cache:
             return cache[key]
         run, numbers = prepare()

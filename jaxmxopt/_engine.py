@@ -29,9 +29,9 @@ __all__ = [
     "Rule",
     "are_small",
     "in_precision",
-    "update_few",
     "update_group",
     "update_one",
+    "update_small",
     "update_weight",
 ]
 
@@ -184,7 +184,7 @@ _update_apart = apart(update_weight, static_argnames=("adapts", "own"))
 
 
 def are_small(weights: Sequence[Any], grads: Sequence[Any]) -> bool:
-    """Whether `update_few` may be of use: small weights with gradients that are arrays."""
+    """Whether `update_small` may be of use: small weights with gradients that are arrays."""
     dense = not any(grad is None or isinstance(grad, RowSparse) for grad in grads)
     return dense and sum(weight.size for weight in weights) <= LONGEST
 
@@ -199,7 +199,7 @@ class Member(NamedTuple):
     master: Any
 
 
-def update_few(
+def update_small(
     opt: Any, members: Sequence[Member], ok: Any, adapts: Sequence[bool], in_place: bool
 ) -> list[tuple[Any, Any, Any]]:
     """`update_weight` for small weights, all that a program has which is compiled by itself.

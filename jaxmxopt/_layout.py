@@ -50,7 +50,7 @@ class Layout:
         return sum(len(members) for members in self.groups)
 
     @property
-    def divided(self) -> bool:
+    def unshared(self) -> bool:
         """Whether every leaf has arrays of its own."""
         return len(self.groups) == self.size
 

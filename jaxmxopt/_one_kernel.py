@@ -17,12 +17,12 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
-from jaxmxopt._in_place import apart, plain_calls
+from jaxmxopt._in_place import apart
 from jaxmxopt._numeric import on_cpu
 from jaxmxopt._one_loop import SUPPORTED
 from jaxmxopt._programs import operations, used
 
-__all__ = ["in_one_kernel"]
+__all__ = ["NoKernelError", "in_one_kernel"]
 
 # What XLA's CPU compiler calls a call that it compiles to a kernel.
 _MARK = "xla_cpu_small_call"
@@ -37,9 +37,19 @@ _LOOPS = frozenset(
     sqrt square squeeze stop_gradient sub tanh xor
     """.split()  # noqa: SIM905
 )
+# Numbers that a CPU computes with.
+_NUMBERS = frozenset(
+    """
+    bool float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64
+    """.split()  # noqa: SIM905
+)
 # The bytes of what an operation may give. XLA divides larger ones among threads, four times as
 # large at the latest, for which a kernel has no form in some places.
 _LARGEST = 65536
+
+
+class NoKernelError(Exception):
+    """A computation has no form that becomes a kernel."""
 
 
 def in_one_kernel(kernel: Callable[..., Any], form: Callable[..., Any], *args: Any) -> Any:
@@ -49,7 +59,7 @@ def in_one_kernel(kernel: Callable[..., Any], form: Callable[..., Any], *args: A
         kernel: a form of few operations in loops, for which XLA makes one kernel, run by one
             thread. It is left out where its loops hold others, or operations that are no loops
             over at most 64 KiB of elements, or numbers of which XLA converts whole arrays
-            (bfloat16), and where it cannot be traced.
+            (bfloat16), and where it raises `NoKernelError`.
         form: the form for all else: other devices, several of them, `jax.vmap`, derivatives.
         *args: pytrees of arrays.
     """
@@ -57,9 +67,8 @@ def in_one_kernel(kernel: Callable[..., Any], form: Callable[..., Any], *args: A
     if not (SUPPORTED and on_cpu() and alone and all(map(_is_plain, jax.tree.leaves(args)))):
         return form(*args)
     try:
-        with plain_calls():
-            inside = jax.make_jaxpr(kernel)(*args)
-    except Exception:  # What is wrong with the form it says itself.
+        inside = jax.make_jaxpr(kernel)(*args)
+    except NoKernelError:
         return form(*args)
     if not all(map(_is_small_loop, operations(inside.jaxpr))):
         return form(*args)
@@ -83,8 +92,7 @@ def _watched() -> bool:
 
 def _is_plain(array: Any) -> bool:
     """Whether an array is of numbers that a CPU has, some, and its type says nothing of devices."""
-    kind = getattr(jnp.result_type(array), "kind", None)
-    numbers = kind in tuple("fiub") and jnp.size(array) > 0
+    numbers = str(jnp.result_type(array)) in _NUMBERS and jnp.size(array) > 0
     return numbers and jax.typeof(array).sharding.mesh.empty
 
 
@@ -93,7 +101,8 @@ def _is_small_loop(operation: Any) -> bool:
     # What is written to a place of an array stays in it.
     written = operation.invars[1:2] if name == "dynamic_update_slice" else operation.outvars
     sizes = [value.aval.size * value.aval.dtype.itemsize for value in written]
-    return name in _LOOPS and max(sizes) <= _LARGEST
+    numbers = all(str(value.aval.dtype) in _NUMBERS for value in operation.outvars)
+    return name in _LOOPS and numbers and max(sizes) <= _LARGEST
 
 
 _either = Primitive("in_one_kernel")

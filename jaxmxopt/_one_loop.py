@@ -12,6 +12,7 @@ been tested for it, as XLA promises nothing of a fusion that is not its own.
 """
 
 import contextlib
+import functools
 import threading
 from collections.abc import Generator, Sequence
 from contextvars import ContextVar
@@ -83,12 +84,12 @@ def makes_own_program(slots: Any) -> bool:
     Args:
         slots: of any of the weights; they are where the others are.
     """
-    return is_own_program() and _on_one_device(slots)
+    return is_own_program() and on_cpu() and _on_one_device(slots)
 
 
 def is_own_program() -> bool:
     """Whether a jitted function that is called now is a program by itself, with such a jaxlib."""
-    return SUPPORTED and on_cpu() and _trace_state() == _no_trace
+    return SUPPORTED and _trace_state() == _no_trace
 
 
 def _on_one_device(slots: Any) -> bool:
@@ -128,8 +129,8 @@ if SUPPORTED:
     from jax.extend.core import get_opaque_trace_state
     from jax.extend.mlir import ir
 
-    def _trace_state() -> Any:
-        return get_opaque_trace_state(convention="nnx")
+    # Not a function of Python's, as every update calls it.
+    _trace_state = functools.partial(get_opaque_trace_state, convention="nnx")
 
     def _remember() -> None:
         global _no_trace

@@ -10,6 +10,7 @@ from jaxmxopt import _compiled
 from jaxmxopt._compiled import NarrowError, precise
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._one_loop import makes_own_program
+from jaxmxopt._zero import ZERO
 
 __all__ = ["Counted", "Plan"]
 
@@ -44,6 +45,7 @@ class Plan:
         self._algorithm = algorithm._with(**_RESOLVED)
         rates = algorithm._rates(*counted)
         leaves, self._rates_structure = jax.tree.flatten(rates)
+        self._counted = counted
         self._flat = isinstance(rates, tuple) and list(rates) == leaves
         self._floats, self._structure = jax.tree.flatten(self._algorithm)
         self._both = jax.tree.structure((rates, self._algorithm))
@@ -87,26 +89,45 @@ class Plan:
             return self.update(index, name, counted, weight, grad, state)
 
     def run_all(
-        self, indices: Sequence[Hashable], name: Callable[[Hashable], str], donate: bool, slots: Any
+        self,
+        indices: Sequence[Hashable],
+        name: Callable[[Hashable], str],
+        donate: bool,
+        slots: Any,
+        decays: bool = True,
     ) -> Callable[..., Any]:
-        """The compiled update of these weights, which have these slots, together."""
+        """The compiled update of these weights, which have these slots, together.
+
+        Where nothing decays, weights are not read for it.
+        """
         own = makes_own_program(slots.groups[:1])
-        key = tuple(indices), donate, own
+        key = tuple(indices), donate, own, decays
         run = self._runs.get(key)
         if run is None:
             adapts = tuple(self._algorithm._adapts(name(index)) for index in indices)
-            run = _compiled.apply_all(self._rates_structure, self._structure, adapts, donate, own)
+            structure = self._rates_structure
+            if not decays:
+                structure = jax.tree.structure(self._rates(*_without_decay(self._counted)))
+            run = _compiled.apply_all(structure, self._structure, adapts, donate, own)
             self._runs[key] = run
         return run
 
     def table(
-        self, distinct: Sequence[Counted], which: Sequence[int]
+        self, distinct: Sequence[Counted], which: Sequence[int], decays: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
         """The numbers of an update of many weights: a row of rates for each, and the rest."""
-        rows = [self._leaves(counted) for counted in distinct]
+        if decays:
+            rows = [self._leaves(counted) for counted in distinct]
+        else:
+            rows = [jax.tree.leaves(self._rates(*_without_decay(one))) for one in distinct]
         return precise(rows)[np.asarray(which)], precise(self._floats)
 
     def _leaves(self, counted: Counted) -> Iterable[float]:
         rates: Any = self._rates(*counted)
         # A rate may be None, to be filled in by `_adapt`.
         return rates if self._flat and None not in rates else jax.tree.leaves(rates)
+
+
+def _without_decay(counted: Counted) -> tuple[float, Any, int]:
+    lr, _, count = counted
+    return lr, ZERO, count

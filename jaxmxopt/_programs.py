@@ -5,12 +5,13 @@ from typing import Any
 
 import jax
 
-__all__ = ["HOLDERS", "is_variable", "operations", "programs_in", "used"]
+__all__ = ["HOLDERS", "REPEATED", "is_variable", "operations", "programs_in", "used"]
 
 _JITS = frozenset(["jit", "pjit"])
 # Operations that do what the one program does that they hold.
 HOLDERS = _JITS | frozenset(["closed_call", "custom_jvp_call", "custom_vjp_call"])
-_REPEATED = frozenset(["scan", "while"])
+# Loops.
+REPEATED = frozenset(["scan", "while"])
 
 
 def programs_in(operation: Any) -> list[Any]:
@@ -23,11 +24,11 @@ def operations(program: Any, in_loop: bool = False) -> Iterator[Any]:
     """The operations of a program, but those that hold others: loops, not loops in loops."""
     for operation in program.eqns:
         name = operation.primitive.name
-        if name not in (HOLDERS if in_loop else HOLDERS | _REPEATED):
+        if name not in (HOLDERS if in_loop else HOLDERS | REPEATED):
             yield operation
             continue
         for inner in programs_in(operation):
-            yield from operations(getattr(inner, "jaxpr", inner), in_loop or name in _REPEATED)
+            yield from operations(getattr(inner, "jaxpr", inner), in_loop or name in REPEATED)
 
 
 def used(program: Any) -> list[bool]:

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmxopt._in_place import apart
+from jaxmxopt._in_place import apart, plain_calls
 from jaxmxopt._numeric import on_cpu
-from jaxmxopt._one_kernel import in_one_kernel
+from jaxmxopt._one_kernel import NoKernelError, in_one_kernel
 from jaxmxopt._sparse import UniqueRows
 
 __all__ = ["change_rows"]
@@ -86,7 +86,8 @@ class _Parts(NamedTuple):
             # that it does not vectorise.
             used = [jnp.full(o.shape, row < self.height) for o in old]
             touched = [_beginning(n, later) for n, has in zip(now, tall, strict=True) if has]
-            return self.change(old, _row(rows.values, place)), used, sum(touched)
+            with plain_calls():
+                return self.change(old, _row(rows.values, place)), used, sum(touched)
 
         def step(place: jax.Array, state: Any) -> Any:
             now, _ = state
@@ -103,7 +104,10 @@ class _Parts(NamedTuple):
             parts = zip(now, new, used, tall, strict=True)
             return [put(a, n, u) if has else n for a, n, u, has in parts], touched
 
-        return lax.fori_loop(0, rows.indices.size, step, (now, jnp.float32(0)))[0]
+        try:
+            return lax.fori_loop(0, rows.indices.size, step, (now, jnp.float32(0)))[0]
+        except TypeError as error:
+            raise NoKernelError("The rows are no loop.") from error
 
     def in_blocks(self, now: list[Any], rows: UniqueRows) -> list[Any]:
         """Changes so many rows at once that they stay in the caches until they are written."""

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmxopt._by_element import on_parts, steps_by_element
+from jaxmxopt._by_element import NoKernelError, cost_by_element, on_parts
 from jaxmxopt._in_place import apart
 
 __all__ = ["LONGEST", "Loop", "in_short_loops"]
@@ -20,7 +20,7 @@ __all__ = ["LONGEST", "Loop", "in_short_loops"]
 LONGEST = 1 << 17
 # What the loops of a program may count: XLA may compute twice what two results need, and there are
 # numbers beside the loops.
-MOST = 450
+MOST = 550
 # Elements of a step, the first that MOST allows. More are no faster, and take longer to compile; of
 # four LLVM fuses other products with sums than in long loops.
 WIDTHS = (8, 2, 1)
@@ -48,16 +48,20 @@ def in_short_loops(loops: Sequence[Loop], in_place: bool) -> list[Any]:
         in_place: whether the results are written over the old ones.
 
     Raises:
-        TypeError: an element of what a function gives depends on more than the elements at its
+        NoKernelError: an element of what a function gives depends on more than the elements at its
             place and on numbers, or there is so much to do that threads do it faster.
     """
-    traced = [_Traced(loop) for loop in loops]
-    counted = sum(each.counted for each in traced)
-    # Of what does not fill a step each element is one of its own.
-    width = next((width for width in WIDTHS if counted * (width + 1) <= MOST), None)
-    if width is None or sum(each.size * each.counted for each in traced) > LONGEST:
-        raise TypeError(f"{counted} operations are too many.")
-    return [each.run(width, in_place) for each in traced]
+    traced: list[_Traced] = []
+    cost = work = 0
+    widths = WIDTHS
+    for loop in loops:
+        traced.append(_Traced(loop))
+        cost, work = cost + traced[-1].cost, work + traced[-1].cost * traced[-1].size
+        # Of what does not fill a step each element is one of its own.
+        widths = [width for width in widths if cost * (width + 1) <= MOST]
+        if not widths or work > LONGEST:
+            raise NoKernelError(f"{cost} operations on {traced[-1].size} elements are too many.")
+    return [each.run(widths[0], in_place) for each in traced]
 
 
 class _Traced:
@@ -74,7 +78,7 @@ class _Traced:
         self._loop, self._leaves, self._old = loop, leaves, old
         self._program = jax.make_jaxpr(program)(*leaves)
         self.size = old[0].size
-        self.counted = 1 + steps_by_element(self._program, old[0].shape)
+        self.cost = 1 + cost_by_element(self._program, old[0].shape)
 
     def run(self, width: int, in_place: bool) -> Any:
         """The results, computed for so many elements at once."""

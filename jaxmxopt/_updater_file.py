@@ -21,7 +21,7 @@ __all__ = ["Restored", "restored", "updater_contents"]
 
 # Made anew, given by the program, or said elsewhere in the header.
 _LEFT_OUT = {
-    *("_plan", "param_dict", "_algorithm", "_own_rates"),
+    *("_plan", "param_dict", "_algorithm", "_own_rates", "_decays"),
     *("num_update", "_all_index_update_counts", "_index_update_count"),
 }
 

@@ -23,6 +23,8 @@ class Updates(Hyperparameters):
 
     # Whether a class brings its own `update`, as in MXNet.
     _own_update: ClassVar[bool] = False
+    # Whether a weight of a list has ever decayed: from then on no decay compiles anew.
+    _decays = False
 
     @classmethod
     def _look_for_own(cls) -> None:
@@ -187,8 +189,11 @@ class Updates(Hyperparameters):
                 numbers = dict(zip(updated, which, strict=True))
                 which = [numbers.get(index, 0) for index in indices]
             check_form(self._algorithm, slots.groups, [m[0] for m in slots.layout.groups])
-            run = plan.run_all(indices, self._name, donate, slots)
-            result = run(*plan.table(distinct, which), weights, slots, masters, grads)
+            if not self._decays and any(wd for _, wd, _ in distinct):
+                self.__dict__["_decays"] = True
+            run = plan.run_all(indices, self._name, donate, slots, self._decays)
+            table = plan.table(distinct, which, self._decays)
+            result = run(*table, weights, slots, masters, grads)
             if _any_traced(result[0]):
                 raise self._traced("update", list(indices))
             return result

@@ -170,8 +170,7 @@ def _check_states(opt: OptimizerDef, nodes: Mapping[str, Any]) -> None:
     kinds = {kind.__name__ for kind in opt._slot_types}
     states = {name: node["slots"] for name, node in nodes.items() if node["kind"] == "State"}
     # A wrapper's states have slots of its own beside those of the algorithm.
-    known = (kinds.issuperset(slots) or kinds.intersection(slots) for slots in states.values())
-    if states and not any(known):
+    if states and not any(not slots or kinds.intersection(slots) for slots in states.values()):
         name, slots = next(iter(states.items()))
         raise TreeError(
             f"opt must be what the states are of, got {type(opt).__name__} and, at {name!r}, a "

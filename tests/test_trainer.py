@@ -84,6 +84,21 @@ def test_one_call_a_step_and_no_number_compiles_anew(compilations: Any) -> None:
     assert trainer.learning_rate == 0.2
 
 
+def test_the_first_decay_compiles_once_more_and_no_other(compilations: Any) -> None:
+    trainer = mxopt.Trainer(params(), "adam", {"learning_rate": 0.1})
+    always = mxopt.Trainer(params(), "adam", {"learning_rate": 0.1, "wd": 0.5})
+    always.step(grads(), 1)
+    always = mxopt.Trainer(params(), always.optimizer)
+    always.optimizer.wd = 0.0
+    always.optimizer._all_index_update_counts[0].clear()
+    assert_near(trainer.step(grads(), 1), always.step(grads(), 1), 2)
+    with compilations as seen:
+        for wd in (0.1, 0.0, 0.2):
+            trainer.optimizer.wd = always.optimizer.wd = wd
+            assert_near(trainer.step(grads(), 1), always.step(grads(), 1), 2)
+    assert seen.count <= 1
+
+
 def test_owns_its_weights_and_donates_them() -> None:
     mine = jax.tree.map(jnp.asarray, params())
     trainer = mxopt.Trainer(mine, "adam")
