@@ -15,7 +15,7 @@ from jax.extend.core import ClosedJaxpr
 from jaxmxopt._one_kernel import NoKernelError
 from jaxmxopt._programs import HOLDERS, REPEATED, is_variable, programs_in
 
-__all__ = ["NoKernelError", "cost_by_element", "on_parts"]
+__all__ = ["cost_by_element", "on_parts"]
 
 _BY_ELEMENT = frozenset(
     """

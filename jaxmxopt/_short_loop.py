@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmxopt._by_element import NoKernelError, cost_by_element, on_parts
+from jaxmxopt._by_element import cost_by_element, on_parts
 from jaxmxopt._in_place import apart
+from jaxmxopt._one_kernel import NoKernelError
 
 __all__ = ["LONGEST", "Loop", "in_short_loops"]
 
