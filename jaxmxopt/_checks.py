@@ -163,7 +163,7 @@ def not_an_array(**trees: Any) -> WrongKindError | None:
     return None
 
 
-def unusable(error: Exception, **trees: Any) -> MismatchError | None:
+def unusable(error: BaseException, **trees: Any) -> MismatchError | None:
     """Which arrays JAX meant that said of some that they are dead, or donated twice."""
     said = str(error)
     dead, twice = "deleted" in said, "donate the same" in said or "previously donated" in said
@@ -176,12 +176,20 @@ def unusable(error: Exception, **trees: Any) -> MismatchError | None:
             if dead and leaf.is_deleted():
                 message = f"{what} must be alive, got an array that was donated or deleted."
                 return MismatchError(message, name or None)
-            here = f"{what} {name!r}"
-            other = places.setdefault(id(leaf), here)
+            here = f"{what} {name!r}" if name else what
+            other = places.setdefault(_memory(leaf), here)
             if twice and other != here:
-                message = f"what is donated must stand in one place, got the array of {other} too."
-                return MismatchError(message, name)
+                message = f"{what} must be another array than {other}, which is donated; copy it."
+                return MismatchError(message, name or None)
     return None
+
+
+def _memory(array: jax.Array) -> int:
+    """What tells memory from other memory: two arrays may be one."""
+    try:
+        return array.addressable_shards[0].data.unsafe_buffer_pointer()
+    except Exception:  # A backend without addresses; what it raises is its own affair.
+        return id(array)
 
 
 def slots_by_shape(opt: Any) -> Callable[[tuple[int, ...], Any], Any]:

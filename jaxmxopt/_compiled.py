@@ -44,6 +44,7 @@ __all__ = [
     "slots_and_master",
     "step",
     "update",
+    "with_master",
 ]
 
 
@@ -154,7 +155,7 @@ def apply(structure: Any, adapts: bool) -> Callable[..., tuple[Any, Any]]:
         weight, slots, master = _update_single(
             opt, rates, weight, grad, slots, master, adapts, SUPPORTED
         )
-        return weight, slots if master is None else MasterState(master, slots)
+        return weight, with_master(slots, master)
 
     return jax.jit(run)
 
@@ -193,6 +194,11 @@ def apply_all(
 def slots_and_master(state: Any) -> tuple[Any, Any]:
     """Takes apart the state of one weight without a count."""
     return (state.slots, state.master) if isinstance(state, MasterState) else (state, None)
+
+
+def with_master(slots: Any, master: Any) -> Any:
+    """The state of one weight without a count."""
+    return slots if master is None else MasterState(master, slots)
 
 
 def _update_groups(

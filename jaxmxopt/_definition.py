@@ -8,7 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.errors import ConcretizationTypeError
+from jax.errors import (
+    ConcretizationTypeError,
+    TracerArrayConversionError,
+    TracerIntegerConversionError,
+)
 from jax.sharding import SingleDeviceSharding
 
 from jaxmxopt import _compiled
@@ -34,7 +38,7 @@ from jaxmxopt._overriding import check_scheduler, overridden, warn_caller
 from jaxmxopt._pure import WHOLE, Definition, flatten_states
 from jaxmxopt._rates import Rates
 from jaxmxopt._state import State
-from jaxmxopt._zero import ZERO, zero_or
+from jaxmxopt._zero import ZERO, without_zero_decay, zero_or
 
 __all__ = ["OptimizerDef"]
 
@@ -240,12 +244,17 @@ class OptimizerDef(Definition):
         opt, lr, lr_mult, wd_mult = in_precision((self, lr, lr_mult, wd_mult), dtype)
         lr = lr if lr_mult is None else lr * lr_mult
         wd = opt.wd if wd_mult is None else opt.wd * wd_mult
-        return opt._rates(lr, wd, t)
+        # Rates may ask for more of a number than a rule does.
+        return without_zero_decay(opt._rates(lr, 0.0 if wd is ZERO else wd, t))
 
     def _scheduled(self, t: jax.Array) -> Any:
         try:
             return check_rate(self.lr_scheduler(t))  # pyright: ignore[reportOptionalCall]
-        except ConcretizationTypeError as error:
+        except (
+            ConcretizationTypeError,
+            TracerArrayConversionError,
+            TracerIntegerConversionError,
+        ) as error:
             raise TypeError(
                 f"{type(self).__name__}: lr_scheduler must take a traced count: jnp.where and lax "
                 "in place of if, int() and NumPy; a stateful Optimizer takes any function."

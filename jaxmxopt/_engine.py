@@ -22,7 +22,7 @@ from jaxmxopt._rates import RatesByRow
 from jaxmxopt._rows import change_rows
 from jaxmxopt._short_loop import LONGEST, Loop, in_short_loops
 from jaxmxopt._sparse import RowSparse
-from jaxmxopt._zero import as_arrays
+from jaxmxopt._zero import as_arrays, called
 
 __all__ = [
     "Member",
@@ -115,7 +115,7 @@ def update_weight(
 
     def updated(weight: Any, grad: Any, slots: Any, master: Any) -> tuple[Any, Any, Any]:
         grad, full = grad.astype(dtype), weight.astype(dtype)
-        final = opt._adapt(rates, full, grad) if adapts else rates
+        final = called(opt._adapt, rates, dtype, full, grad) if adapts else rates
         full = full if master is None else master
         # Divided slots: each device computes its part alone.
         part = next((s for s in jax.tree.leaves(slots) if s.shape == full.shape), full)
@@ -123,7 +123,7 @@ def update_weight(
         old = in_precision(slots, dtype)
         # From here on no result of the rule may be dropped: see `together`.
         with returns_all(shares):
-            new, new_slots = check_ruled(rule(final, full, grad, old), full, old)
+            new, new_slots = check_ruled(called(rule, final, dtype, full, grad, old), full, old)
         new_slots = _stored(slots, new_slots, None)
         rounded = _laid_out(new.astype(weight.dtype), weight)
         return rounded, new_slots, None if master is None else _laid_out(new, master)
@@ -166,13 +166,14 @@ def _update_rows(
     dtype, height = compute_dtype(weight.dtype), weight.shape[0]
     rows = grad.astype(dtype).unique()
     if adapts:
-        rates = opt._adapt(rates, weight.astype(dtype), rows.inside(height))
+        rates = called(opt._adapt, rates, dtype, weight.astype(dtype), rows.inside(height))
 
     def updated(old: Any, values: Any) -> Any:
         weight, slots, master = old
         full = weight.astype(dtype) if master is None else master
         held = in_precision(slots, dtype)
-        new, new_slots = check_ruled(opt._row_rule(rates, full, values, held), full, held)
+        ruled = called(opt._row_rule, rates, dtype, full, values, held)
+        new, new_slots = check_ruled(ruled, full, held)
         return _stored(old, (new, new_slots, None if master is None else new), ok)
 
     return change_rows(updated, (weight, slots, master), rows, height)

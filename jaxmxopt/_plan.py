@@ -10,9 +10,9 @@ from jaxmxopt import _compiled
 from jaxmxopt._compiled import NarrowError, precise
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._one_loop import makes_own_program
-from jaxmxopt._zero import ZERO
+from jaxmxopt._zero import ZERO, without_zero_decay
 
-__all__ = ["Counted", "Plan"]
+__all__ = ["Counted", "Plan", "is_without_decay"]
 
 Counted = tuple[float, float, int]
 
@@ -44,8 +44,7 @@ class Plan:
         self._rates = algorithm._rates
         self._algorithm = algorithm._with(**_RESOLVED)
         rates = algorithm._rates(*counted)
-        leaves, self._rates_structure = jax.tree.flatten(rates)
-        self._counted = counted
+        leaves = jax.tree.leaves(rates)
         self._flat = isinstance(rates, tuple) and list(rates) == leaves
         self._floats, self._structure = jax.tree.flatten(self._algorithm)
         self._both = jax.tree.structure((rates, self._algorithm))
@@ -88,38 +87,42 @@ class Plan:
             self._dtype, self._latest = np.dtype(np.float64), (None, None)
             return self.update(index, name, counted, weight, grad, state)
 
+    def rates(self, distinct: Sequence[Counted], decays: bool) -> list[Any]:
+        """The rates of an update of many weights.
+
+        Args:
+            distinct: what is distinct of what counting gave.
+            decays: False to leave the decay out, where it is 0 in all of them: weights are not read
+                for it then.
+        """
+        every = [self._rates(*counted) for counted in distinct]
+        if decays:
+            return every
+        without = [without_zero_decay(rates) for rates in every]
+        return without if all(is_without_decay(rates) for rates in without) else every
+
     def run_all(
         self,
         indices: Sequence[Hashable],
         name: Callable[[Hashable], str],
         donate: bool,
         slots: Any,
-        decays: bool = True,
+        rates: Sequence[Any],
     ) -> Callable[..., Any]:
-        """The compiled update of these weights, which have these slots, together.
-
-        Where nothing decays, weights are not read for it.
-        """
+        """The compiled update of these weights, which have these slots and rates, together."""
         own = makes_own_program(slots.groups[:1])
-        key = tuple(indices), donate, own, decays
+        key = tuple(indices), donate, own, is_without_decay(rates[0])
         run = self._runs.get(key)
         if run is None:
             adapts = tuple(self._algorithm._adapts(name(index)) for index in indices)
-            structure = self._rates_structure
-            if not decays:
-                structure = jax.tree.structure(self._rates(*_without_decay(self._counted)))
+            structure = jax.tree.structure(rates[0])
             run = _compiled.apply_all(structure, self._structure, adapts, donate, own)
             self._runs[key] = run
         return run
 
-    def table(
-        self, distinct: Sequence[Counted], which: Sequence[int], decays: bool = True
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def table(self, rates: Sequence[Any], which: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """The numbers of an update of many weights: a row of rates for each, and the rest."""
-        if decays:
-            rows = [self._leaves(counted) for counted in distinct]
-        else:
-            rows = [jax.tree.leaves(self._rates(*_without_decay(one))) for one in distinct]
+        rows = [jax.tree.leaves(one) for one in rates]
         return precise(rows)[np.asarray(which)], precise(self._floats)
 
     def _leaves(self, counted: Counted) -> Iterable[float]:
@@ -128,6 +131,6 @@ class Plan:
         return rates if self._flat and None not in rates else jax.tree.leaves(rates)
 
 
-def _without_decay(counted: Counted) -> tuple[float, Any, int]:
-    lr, _, count = counted
-    return lr, ZERO, count
+def is_without_decay(rates: Any) -> bool:
+    """Whether a decay of 0 has been left out of rates."""
+    return getattr(rates, "wd", None) is ZERO

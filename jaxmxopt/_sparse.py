@@ -17,17 +17,33 @@ Self = TypeVar("Self", bound="RowSparse")
 
 def _as_indices(indices: Any) -> jax.Array:
     """Indices as JAX has them; without 64-bit types it would cut off what they lack."""
-    array = jnp.asarray(indices)
-    if isinstance(array, Tracer) or isinstance(indices, jax.Array):
-        return array
-    given = np.asarray(indices)
-    lost = given[given != np.asarray(array)] if given.dtype.kind in "iu" else given[:0]
+    if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(indices)):
+        return jnp.asarray(indices)
+    given = _integers(indices)
+    if given.dtype.kind not in "iuO":
+        return jnp.asarray(given)
+    wanted = np.int64 if given.dtype.kind == "O" else given.dtype
+    kept = np.iinfo(jax.dtypes.canonicalize_dtype(wanted))
+    lost = given[(given < kept.min) | (given > kept.max)]
     if lost.size:
-        raise ValueError(
-            f"RowSparse: indices must be of {array.dtype}, got {lost.flat[0]}; jax_enable_x64 "
-            "allows more."
-        )
-    return array
+        more = "" if kept.bits == 64 else "; jax_enable_x64 allows more"
+        raise ValueError(f"RowSparse: indices must be of {kept.dtype}, got {lost.flat[0]}{more}.")
+    return jnp.asarray(given.astype(kept.dtype))
+
+
+def _integers(indices: Any) -> np.ndarray:
+    """Indices as an array; of Python's integers where these are too large for NumPy's."""
+    try:
+        given = np.asarray(indices)
+        large = given.dtype.kind in "fO" and given.size and not hasattr(indices, "dtype")
+        exact = np.array(indices, object) if large else given
+    except ValueError:
+        given = exact = np.empty(1, object)
+    if exact.dtype.kind == "O" and all(isinstance(index, int) for index in exact.flat):
+        return exact
+    if given.dtype.kind in "OUS":
+        raise TypeError(f"RowSparse: indices must be a vector of integers, got {indices!r}.")
+    return given
 
 
 class RowSparse:
@@ -52,7 +68,7 @@ class RowSparse:
 
     Raises:
         ValueError: shapes do not fit, or an index is out of range.
-        TypeError: shape is no tuple of integers.
+        TypeError: shape is no tuple of integers, or indices are no numbers.
 
     Example:
         >>> import jax.numpy as jnp, jaxmxopt as mxopt

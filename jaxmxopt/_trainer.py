@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxmxopt._atomic import replacing
 from jaxmxopt._checks import MismatchError, explained
-from jaxmxopt._compiled import flatten_grads, flatten_with_names, slots_and_master
+from jaxmxopt._compiled import flatten_grads, flatten_with_names, slots_and_master, with_master
 from jaxmxopt._config import Real, as_number
 from jaxmxopt._definition import HALF, OptimizerDef
 from jaxmxopt._layout import Layout
@@ -129,9 +129,9 @@ class Trainer:
 
     def _look_for_names(self, call: str) -> None:
         """Warns of multipliers of no weight."""
-        self._looked_at = self._multipliers()
         for message in self._optimizer._without_weight(self._names):
             warn_caller(f"{call}: {message}")
+        self._looked_at = self._multipliers()
 
     def _multipliers(self) -> tuple[Any, Any]:
         """The tables as they are, to be told from others set later; a wrapper's are not seen."""
@@ -171,7 +171,7 @@ class Trainer:
             raise ValueError(f"{call}: batch_size must be above 0, got {batch_size!r}.")
         leaves = self._flat(call, grads)
         tables = zip(self._multipliers(), self._looked_at, strict=True)
-        if any(now is not then for now, then in tables):
+        if any(now is not then and now != then for now, then in tables):
             self._look_for_names(call)
         if not ignore_stale_grad and any(leaf is None for leaf in leaves):
             stale = self._names[next(n for n, leaf in enumerate(leaves) if leaf is None)]
@@ -179,12 +179,7 @@ class Trainer:
                 f"{call}({stale!r}): grad must be an array, got None; ignore_stale_grad=True "
                 "leaves such weights as they are."
             )
-        for name, leaf, weight in zip(self._names, leaves, self._weights, strict=True):
-            if leaf is weight:
-                raise ValueError(
-                    f"{call}({name!r}): grad must be another array than the weight, which is "
-                    "written over; give a copy."
-                )
+        for name, leaf in zip(self._names, leaves, strict=True):
             if leaf is not None and not hasattr(leaf, "dtype"):
                 kind = type(leaf).__name__
                 raise TypeError(f"{call}({name!r}): grad must be an array, got {kind}.")
@@ -270,10 +265,8 @@ class Trainer:
     def _states(self) -> list[Any]:
         if self._slots is None or self._masters is None:
             return self._own
-        parts = zip(
-            self._slots.unpack(self._weights), self._masters.unpack(self._weights), strict=True
-        )
-        return [s if master is None else MasterState(master, s) for s, master in parts]
+        parts = self._slots.unpack(self._weights), self._masters.unpack(self._weights)
+        return list(map(with_master, *parts))
 
     def save_states(self, fname: Path) -> None:
         """Writes the states, the loss scale and the optimizer, save its `param_dict`, to a file.
@@ -365,6 +358,13 @@ class Trainer:
                 f"{call}: the state of {name!r} must be without a master, as its weight is of "
                 f"{weight.dtype}, got one with a master."
             )
+        if isinstance(current, MasterState) and not isinstance(state, MasterState):
+            slots = jax.tree.leaves(state)
+            if any(slot.dtype == current.master.dtype for slot in slots if slot.shape):
+                raise ValueError(
+                    f"{call}: the state of {name!r} must be of {weight.dtype} or with a master, "
+                    f"got {current.master.dtype} without."
+                )
         given, expected = (jax.tree.map(jnp.shape, tree) for tree in (state, current))
         if jax.tree.structure(state) == jax.tree.structure(current) and given != expected:
             raise ValueError(

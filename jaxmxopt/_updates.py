@@ -5,14 +5,14 @@ from typing import Any, ClassVar
 
 from jax.core import Tracer
 
-from jaxmxopt._checks import MismatchError, WrongKindError, check_form, explained
-from jaxmxopt._compiled import slots_and_master
+from jaxmxopt._checks import MismatchError, WrongKindError, check_form, explained, unusable
+from jaxmxopt._compiled import slots_and_master, with_master
 from jaxmxopt._definition import HALF
 from jaxmxopt._hyperparameters import Hyperparameters, Undefined
 from jaxmxopt._layout import Layout
 from jaxmxopt._own_updates import accepted, accepted_list
 from jaxmxopt._plain_states import slots_from_mxnet
-from jaxmxopt._plan import Counted
+from jaxmxopt._plan import Counted, is_without_decay
 from jaxmxopt._state import MasterState
 
 __all__ = ["Updates"]
@@ -110,9 +110,12 @@ class Updates(Hyperparameters):
             return updated
         except BaseException as error:
             self._rewind(counts, {index: before}, largest)
-            if isinstance(error, (MismatchError, WrongKindError)):
-                raise explained(f"{type(self).__name__}.update", error, index) from None
-            raise
+            wrong: Any = error
+            if not isinstance(error, (MismatchError, WrongKindError)):
+                wrong = unusable(error, weight=weight, grad=grad, state=state)
+            if wrong is None:
+                raise
+            raise explained(f"{type(self).__name__}.update", wrong, index) from None
 
     def update_multi_precision(
         self, index: Any, weight: Any, grad: Any, state: Any
@@ -155,11 +158,7 @@ class Updates(Hyperparameters):
         weights, slots, masters = self._update_laid_out(
             indices, list(weights), list(grads), slots, masters, call
         )
-        states = [
-            slots if master is None else MasterState(master, slots)
-            for slots, master in zip(slots.groups, masters.groups, strict=True)
-        ]
-        return weights, states
+        return weights, list(map(with_master, slots.groups, masters.groups))
 
     def _update_laid_out(
         self,
@@ -189,11 +188,10 @@ class Updates(Hyperparameters):
                 numbers = dict(zip(updated, which, strict=True))
                 which = [numbers.get(index, 0) for index in indices]
             check_form(self._algorithm, slots.groups, [m[0] for m in slots.layout.groups])
-            if not self._decays and any(wd for _, wd, _ in distinct):
-                self.__dict__["_decays"] = True
-            run = plan.run_all(indices, self._name, donate, slots, self._decays)
-            table = plan.table(distinct, which, self._decays)
-            result = run(*table, weights, slots, masters, grads)
+            rates = plan.rates(distinct, self._decays)
+            self.__dict__["_decays"] = not is_without_decay(rates[0])
+            run = plan.run_all(indices, self._name, donate, slots, rates)
+            result = run(*plan.table(rates, which), weights, slots, masters, grads)
             if _any_traced(result[0]):
                 raise self._traced("update", list(indices))
             return result
@@ -204,7 +202,11 @@ class Updates(Hyperparameters):
                 number: Any = error.index
                 named = None if number is None else indices[number]
                 raise explained(call, error, named) from None
-            raise
+            wrong = _unusable_of(error, indices, weights, grads, slots, masters)
+            if wrong is None:
+                raise
+            named = {str(index): index for index in indices}.get(str(wrong.index))
+            raise explained(call, wrong, named) from None
 
     def _update_each(
         self, indices: Sequence[Any], weights: Sequence[Any], grads: Sequence[Any], states: Any
@@ -299,7 +301,9 @@ class Updates(Hyperparameters):
             return [self._counted(index) for index in indices], list(range(len(indices)))
         self._update_count(indices)
         after = [counts.get(index, begin) for index in indices]
-        asked = list(zip(*self._lrs_and_wds(indices), after, strict=True))
+        # Multipliers may be arrays.
+        lrs, wds = (map(float, rates) for rates in self._lrs_and_wds(indices))
+        asked = list(zip(lrs, wds, after, strict=True))
         numbers = {key: number for number, key in enumerate(dict.fromkeys(asked))}
         return list(numbers), [numbers[key] for key in asked]
 
@@ -333,6 +337,20 @@ class Updates(Hyperparameters):
             else:
                 counts[index] = count
         self.num_update = largest
+
+
+def _unusable_of(
+    error: BaseException, indices: Sequence[Any], weights: Any, grads: Any, slots: Any, masters: Any
+) -> MismatchError | None:
+    """`unusable` of what `_update_laid_out` was given, by index."""
+    names = [str(index) for index in indices]
+    firsts = [names[members[0]] for members in slots.layout.groups]
+    return unusable(
+        error,
+        weight=dict(zip(names, weights, strict=True)),
+        state=dict(zip(firsts, map(with_master, slots.groups, masters.groups), strict=True)),
+        grad=dict(zip(names, grads, strict=True)),
+    )
 
 
 def _any_traced(arrays: Sequence[Any]) -> bool:

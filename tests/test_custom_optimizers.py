@@ -259,6 +259,59 @@ def test_rates_of_ones_own_follow_the_attributes() -> None:
         np.testing.assert_array_equal(new, expected)
 
 
+RATES_OF_DECAY: dict[str, Any] = {
+    "branch": lambda wd: 0.5 if wd == 0 else wd,
+    "square": lambda wd: wd**2,
+    "root": mxopt.algorithm.sqrt,
+    "bound": lambda wd: max(wd, 0.25),
+    "number": float,
+    "truth": lambda wd: wd or 0.125,
+    "array": lambda wd: jnp.maximum(wd, 0.25),
+}
+
+
+@pytest.mark.parametrize("of", RATES_OF_DECAY.values(), ids=RATES_OF_DECAY)
+@pytest.mark.parametrize("wd", [0.0, 0.0625])
+def test_a_decay_of_ones_own_is_one_in_lists_too(of: Any, wd: float) -> None:
+    class Decayed(mxopt.SGD):
+        def _rates(self, lr: Any, wd: Any, t: Any) -> Any:
+            return super()._rates(lr, of(wd), t)
+
+    weight, grad = jnp.arange(1.0, 4.0), jnp.ones(3)
+    expected = weight - 0.5 * (grad + float(of(wd)) * weight)
+    opt = mxopt.Optimizer(Decayed(learning_rate=0.5, wd=wd))
+    single, _ = opt.update(0, weight, grad, ())
+    [listed], _ = opt.update([1], [weight], [grad], [()])
+    trained = mxopt.Trainer({"w": weight}, opt).step({"w": grad}, 1)["w"]
+    for got in (single, listed, trained):
+        np.testing.assert_array_equal(got, expected)
+
+
+RULES_OF_DECAY: dict[str, Any] = {
+    "compared": lambda wd: jnp.where(wd > 0, 2 * wd, 0.5),
+    "square": lambda wd: wd**2 + 0.5,
+    "share": lambda wd: wd / (1 + wd) - wd + 2**-wd,
+    "absolute": lambda wd: abs(-wd) * 3 + (1 - wd),
+    "root": jnp.sqrt,
+    "bound": lambda wd: jnp.maximum(wd, 0.5),
+}
+
+
+@pytest.mark.parametrize("of", RULES_OF_DECAY.values(), ids=RULES_OF_DECAY)
+@pytest.mark.parametrize("wd", [0.0, 0.25])
+def test_a_rule_may_compute_with_a_decay_of_zero(of: Any, wd: float) -> None:
+    class Decayed(mxopt.OptimizerDef):
+        def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+            return weight - rates.lr * (grad + of(rates.wd) * weight), ()
+
+    weight, grad, opt = jnp.arange(1.0, 4.0), jnp.ones(3), Decayed(learning_rate=0.5, wd=wd)
+    expected = weight - 0.5 * (grad + of(jnp.float32(wd)) * weight)
+    pure, _ = opt.update(0, weight, grad, opt.create_state(0, weight))
+    trained = mxopt.Trainer({"w": weight}, opt).step({"w": grad}, 1)["w"]
+    for got in (pure, trained):
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
 def test_rates_are_all_there_or_never() -> None:
     class Odd(mxopt.SGD):
         def _rates(self, lr: Any, wd: Any, t: Any) -> Any:

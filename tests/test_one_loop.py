@@ -271,7 +271,8 @@ def test_the_trainer_and_lists_share_loops_too():
     state, layout = opt.create_state(0, weight), Layout(((0,),))
     counted = opt._counted(0)
     plan = opt._planned(counted)
-    run = plan.run_all((0,), str, False, layout.pack([state]))
-    table = plan.table([counted], [0])
+    rates = plan.rates([counted], True)
+    run = plan.run_all((0,), str, False, layout.pack([state]), rates)
+    table = plan.table(rates, [0])
     packed = layout.pack([state]), layout.pack([None])
     assert loops(run.lower(*table, [weight], *packed, [weight])) == 1 or not SUPPORTED

@@ -70,6 +70,28 @@ def test_narrow_indices_pass_the_height(dtype):
     near(dense_of(rows.indices, rows.values, shape), grad.todense())
 
 
+@pytest.mark.parametrize("large", [2**31, 2**32 + 1, 2**63 + 1, 2**70])
+def test_indices_are_not_cut_off(large):
+    given = [[1, large], np.array([1, large], object)]
+    given += [np.array([1, large], kind) for kind in "QL" if large < 2**64]
+    for indices in given:
+        with pytest.raises(ValueError, match=f"(must be of u?int32|in .0, 7.), got {large}"):
+            RowSparse(indices, np.ones((2, 2)), SHAPE)
+
+
+@pytest.mark.parametrize("indices", [["a"], [None], None, [[1], [2, 3]], np.array([0.5], object)])
+def test_indices_that_are_no_numbers_are_refused(indices):
+    with pytest.raises(TypeError, match="indices must be a vector of integers, got"):
+        RowSparse(indices, np.ones((1, 2)), SHAPE)
+
+
+def test_indices_of_any_kind():
+    for indices in ([5, 0], (5, 0), np.array([5, 0], object), [jnp.int32(5), 0]):
+        assert RowSparse(indices, np.ones((2, 2)), SHAPE).indices.tolist() == [5, 0]
+    traced = jax.jit(lambda i: RowSparse([i, 0], jnp.ones((2, 2)), SHAPE).todense())
+    near(traced(5), RowSparse([5, 0], np.ones((2, 2)), SHAPE).todense())
+
+
 @pytest.mark.usefixtures("x64")
 def test_wide_indices():
     grad = RowSparse(np.array([5, 0, 5]), np.ones((3, 2)), SHAPE)

@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import warnings
 from types import SimpleNamespace
 from typing import Any
 
@@ -208,11 +209,60 @@ def test_keys_set_later_are_looked_at_too() -> None:
     assert [warning.filename for warning in caught] == [__file__]
 
 
-def test_a_weight_is_no_gradient() -> None:
+def test_a_warning_that_is_an_error_comes_again() -> None:
     trainer = mxopt.Trainer(params(), "sgd")
-    with pytest.raises(ValueError, match="grad must be another array than the weight"):
-        trainer.step(trainer.params, 1)
-    trainer.step(jax.tree.map(jnp.copy, trainer.params), 1)
+    trainer.optimizer.set_lr_mult({"*/bais": 0.1})
+    for _ in range(2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(UserWarning, match="is of no weight"):
+                trainer.step(grads(), 1)
+
+
+def test_loading_what_was_warned_of_warns_of_nothing(tmp_path: pathlib.Path) -> None:
+    with pytest.warns(UserWarning, match="is of no weight"):
+        trainer = mxopt.Trainer(params(), mxopt.SGD(lr_mult={"*/bais": 0.1}))
+    trainer.save_states(tmp_path / "states.npz")
+    trainer.load_states(tmp_path / "states.npz")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer.step(grads(), 1)
+
+
+@pytest.mark.parametrize("what", ["weight 'a'", "weight 'b'", "state 'b/mean'"])
+@pytest.mark.parametrize("alias", [False, True], ids=["itself", "alias"])
+def test_what_is_written_over_is_no_gradient(
+    what: str, alias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jaxmxopt._layout.MANY", 96)
+    ones = {"a": jnp.ones(3), "b": jnp.ones(3)}
+    trainer = mxopt.Trainer(ones, "adam")
+    trainer.step(ones, 1)
+    weights = trainer.params
+    array = {
+        "weight 'a'": weights["a"],
+        "weight 'b'": weights["b"],
+        "state 'b/mean'": trainer.states["b"].mean,
+    }[what]
+    if alias:
+        array = jax.device_put(array, may_alias=True)
+    message = f"Trainer.step('a'): grad must be another array than {what}, which is donated"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        trainer.step({**ones, "a": array}, 1)
+    assert trainer.optimizer.num_update == 1
+    trainer.step({**ones, "a": jnp.copy(array)}, 1)
+
+
+def test_a_file_of_full_precision_is_not_for_masters(tmp_path: pathlib.Path) -> None:
+    full = mxopt.Trainer({"w": jnp.ones(3)}, "adam")
+    full.save_states(tmp_path / "full.npz")
+    half = {"w": jnp.ones(3, jnp.float16)}
+    masters = mxopt.Trainer(half, "adam", {"multi_precision": True})
+    message = "the state of 'w' must be of float16 or with a master, got float32 without."
+    with pytest.raises(ValueError, match=message):
+        masters.load_states(tmp_path / "full.npz")
+    assert masters.optimizer.multi_precision
+    masters.step(half, 1)
 
 
 def test_a_file_of_fewer_weights_is_refused(tmp_path: pathlib.Path) -> None:

@@ -160,6 +160,32 @@ def test_nothing_has_changed_where_a_call_was_traced(optimizer: Any, given: bool
     trainer.step(grads, 1)
 
 
+def test_multipliers_may_be_arrays() -> None:
+    class Halved(mxopt.optimizer.SGD):
+        def _get_lrs(self, indices: Any) -> Any:
+            return [jnp.float32(lr) / 2 for lr in super()._get_lrs(indices)]
+
+    for kind in (mxopt.optimizer.SGD, Halved):
+        plain = mxopt.get_updater(kind(learning_rate=0.25))
+        plain.optimizer.set_lr_mult({0: 2.0})
+        arrays = mxopt.get_updater(kind(learning_rate=0.25))
+        arrays.optimizer.set_lr_mult({0: jnp.float32(2.0)})
+        given = [0, 1], [ONES, ONES], [ONES, ONES]
+        assert_same(plain(*given), arrays(*given))
+
+
+def test_an_array_that_is_dead_is_named() -> None:
+    dead = jnp.ones(3)
+    dead.delete()
+    updater = mxopt.get_updater("sgd")
+    message = r"SGD.update\({}\): grad must be alive"
+    with pytest.raises(ValueError, match=message.format(7)):
+        updater(7, dead, ONES)
+    with pytest.raises(ValueError, match=message.format("'b'")):
+        updater([7, "b"], [ONES, dead], [ONES, ONES])
+    assert updater.optimizer.num_update == 0
+
+
 def test_a_list_without_a_gradient_is_refused() -> None:
     updater = mxopt.get_updater("sgd")
     with pytest.raises(TypeError, match=r"SGD.update\(1\): grad must be an array, got NoneType"):
