@@ -87,7 +87,9 @@ def expected_numbers(trajectory: Trajectory, step: int) -> dict[str, Any]:
     if trajectory.case["class"] == "AdaDelta" and past_end:
         # It uses no rate, so MXNet never asked the scheduler, and one first asked past its end
         # gives the rate that it would have begun from, not the last one.
-        recorded["lr"] = [schedule["kwargs"].get("final_lr", 0.0)] * len(recorded["lr"])
+        asked = optimizer_of(trajectory)
+        asked.lr_scheduler = lambda count: schedule["kwargs"].get("final_lr", 0.0)
+        recorded["lr"] = asked._get_lrs(trajectory.case["indices"])
     return recorded
 
 
