@@ -63,7 +63,8 @@ def plan(quick: bool, mxnet: pathlib.Path | None, tick: Tick) -> dict[str, list[
                 partial(lazy_rows.measured, kind, count, height, 6 * rounds, mxnet, tick)
                 for kind, count in kinds.items()
             ),
-            partial(lazy_rows.dense_and_height, rows, height, 6 * rounds, tick),
+            partial(lazy_rows.height, rows, height, 6 * rounds, tick),
+            partial(lazy_rows.density, rows, height, 2 * rounds, tick),
         ],
         "memory": [*(partial(measure.peak_memory, tree) for tree in trees), second_process],
     }

@@ -32,7 +32,7 @@ _MARK = "xla_cpu_small_call"
 _LOOPS = frozenset(
     """
     abs add and broadcast_in_dim clamp convert_element_type copy cos div dynamic_slice
-    dynamic_update_slice eq erf exp exp2 expm1 ge gt integer_pow is_finite le log log1p logistic lt
+    dynamic_update_slice eq erf exp exp2 expm1 gather ge gt integer_pow is_finite le log log1p logistic lt
     max min mul ne neg not optimization_barrier or pow reshape round rsqrt select_n sign sin slice
     sqrt square squeeze stop_gradient sub tanh xor
     """.split()  # noqa: SIM905
@@ -52,16 +52,19 @@ class NoKernelError(Exception):
     """A computation has no form that becomes a kernel."""
 
 
-def in_one_kernel(kernel: Callable[..., Any], form: Callable[..., Any], *args: Any) -> Any:
+def in_one_kernel(
+    kernel: Callable[..., Any], form: Callable[..., Any], *args: Any, loops: int = 1
+) -> Any:
     """Returns `form(*args)`, in a program for one CPU by way of `kernel(*args)`.
 
     Args:
         kernel: a form of few operations in loops, for which XLA makes one kernel, run by one
-            thread. It is left out where its loops hold others, or operations that are no loops
-            over at most 64 KiB of elements, or numbers of which XLA converts whole arrays
-            (bfloat16), and where it raises `NoKernelError`.
+            thread. It is left out where it has more loops in each other than it says, or operations
+            that are no loops over at most 64 KiB of elements, or numbers of which XLA converts
+            whole arrays (bfloat16), and where it raises `NoKernelError`.
         form: the form for all else: other devices, several of them, `jax.vmap`, derivatives.
         *args: pytrees of arrays.
+        loops: how many loops in each other the kernel has by itself.
     """
     alone = jax.sharding.get_abstract_mesh().empty and not _watched()
     if not (SUPPORTED and on_cpu() and alone and all(map(_is_plain, jax.tree.leaves(args)))):
@@ -70,7 +73,7 @@ def in_one_kernel(kernel: Callable[..., Any], form: Callable[..., Any], *args: A
         inside = jax.make_jaxpr(kernel)(*args)
     except NoKernelError:
         return form(*args)
-    if not all(map(_is_small_loop, operations(inside.jaxpr))):
+    if not all(map(_is_small_loop, operations(inside.jaxpr, loops))):
         return form(*args)
     outside, shapes = jax.make_jaxpr(form, return_shape=True)(*args)
     results = _either.bind(

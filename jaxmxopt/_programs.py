@@ -20,15 +20,20 @@ def programs_in(operation: Any) -> list[Any]:
     return [value for value in values if _is_program(value)]
 
 
-def operations(program: Any, in_loop: bool = False) -> Iterator[Any]:
-    """The operations of a program, but those that hold others: loops, not loops in loops."""
+def operations(program: Any, loops: int = 1) -> Iterator[Any]:
+    """The operations of a program, but those that hold others.
+
+    Args:
+        program: what was traced.
+        loops: so many loops in each other are looked into; deeper ones are operations.
+    """
     for operation in program.eqns:
-        name = operation.primitive.name
-        if name not in (HOLDERS if in_loop else HOLDERS | REPEATED):
+        repeated = operation.primitive.name in REPEATED
+        if operation.primitive.name not in HOLDERS and not (repeated and loops):
             yield operation
             continue
         for inner in programs_in(operation):
-            yield from operations(getattr(inner, "jaxpr", inner), in_loop or name in REPEATED)
+            yield from operations(getattr(inner, "jaxpr", inner), loops - repeated)
 
 
 def used(program: Any) -> list[bool]:

@@ -22,8 +22,8 @@ FEWEST = 64
 # Rows from so many bytes on are changed one by one: a step of the loop costs more than a narrower
 # row.
 NARROWEST = 64
-# While a row is computed, the beginning of that which comes so much later is on its way.
-AHEAD = 4
+# The bytes that come from memory together.
+LINE = 64
 
 Change = Callable[[list[Any], jax.Array], list[Any]]
 
@@ -52,7 +52,7 @@ def change_rows(
     parts = _Parts(change, tall, height)
     # Several threads read one table sooner than one thread does.
     if sum(tall) > 1 and rows.indices.size and rows.values[0].nbytes >= NARROWEST:
-        leaves = in_one_kernel(parts.one_by_one, parts.in_blocks, leaves, rows)
+        leaves = in_one_kernel(parts.one_by_one, parts.in_blocks, leaves, rows, loops=2)
     else:
         leaves = parts.in_blocks(leaves, rows)
     return jax.tree.unflatten(tree, leaves)
@@ -73,41 +73,56 @@ class _Parts(NamedTuple):
     height: int
 
     def one_by_one(self, now: list[Any], rows: UniqueRows) -> list[Any]:
-        """Changes row after row, each read and written while it is in the nearest cache."""
+        """Changes row after row, those of a block brought into the caches before."""
         first, tall = now, self.tall
+        count = rows.indices.size
+        widest = max(_row_bytes(one) for one in (rows.values, *self._with_rows(now)))
+        size = min(max(BLOCK // widest, 1), count)
         # A place that has a sign might count from the end.
         unsigned = jnp.dtype(f"uint{8 * rows.indices.dtype.itemsize}")
 
         @apart
-        def changed(now: list[Any], place: jax.Array, row: jax.Array, later: jax.Array) -> Any:
+        def fetched(now: list[Any], start: jax.Array) -> Any:
+            # Loads that wait for nothing and with little between them: a processor has many of
+            # them on their way at once, and the rows' arithmetic, which it would have to keep
+            # waiting, comes later. What follows needs the start, so it comes after this.
+            later = lax.dynamic_slice_in_dim(rows.indices, start, size)
+            return start, [_lines(array, later) for array in self._with_rows(now)]
+
+        @apart
+        def changed(now: list[Any], place: jax.Array, row: jax.Array) -> Any:
             parts = zip(now, first, tall, strict=True)
             old = [_row(n, row) if has else f for n, f, has in parts]
             # One choice for each number, as of one for all LLVM would make a branch around a loop
             # that it does not vectorise.
             used = [jnp.full(o.shape, row < self.height) for o in old]
-            touched = [_beginning(n, later) for n, has in zip(now, tall, strict=True) if has]
             with plain_calls():
-                return self.change(old, _row(rows.values, place)), used, sum(touched)
+                return self.change(old, _row(rows.values, place)), used
 
-        def step(place: jax.Array, state: Any) -> Any:
-            now, _ = state
+        def step(place: jax.Array, now: list[Any]) -> list[Any]:
             place = place.astype(unsigned)
             row = _row(rows.indices, place)[0].astype(unsigned)
-            later = _row(rows.indices, place + unsigned.type(AHEAD))[0].astype(unsigned)
             # All of the row is computed before any of it is written.
-            new, used, touched = changed(now, place, row, later)
+            new, used = changed(now, place, row)
 
             def put(array: Any, new: Any, used: Any) -> Any:
                 new = jnp.where(used, new, _row(array, row))
                 return lax.dynamic_update_slice_in_dim(array, new.astype(array.dtype), row, 0)
 
             parts = zip(now, new, used, tall, strict=True)
-            return [put(a, n, u) if has else n for a, n, u, has in parts], touched
+            return [put(a, n, u) if has else n for a, n, u, has in parts]
+
+        def block(number: jax.Array, now: list[Any]) -> list[Any]:
+            start, _ = fetched(now, number * size)
+            return lax.fori_loop(start, jnp.minimum(start + size, count), step, now)
 
         try:
-            return lax.fori_loop(0, rows.indices.size, step, (now, jnp.float32(0)))[0]
+            return lax.fori_loop(0, -(-count // size), block, now)
         except TypeError as error:
             raise NoKernelError("The rows are no loop.") from error
+
+    def _with_rows(self, now: Sequence[Any]) -> list[Any]:
+        return [array for array, has in zip(now, self.tall, strict=True) if has]
 
     def in_blocks(self, now: list[Any], rows: UniqueRows) -> list[Any]:
         """Changes so many rows at once that they stay in the caches until they are written."""
@@ -155,9 +170,12 @@ def _row(array: jax.Array, row: jax.Array) -> jax.Array:
     return lax.dynamic_slice_in_dim(array, row, 1)
 
 
-def _beginning(array: jax.Array, row: jax.Array) -> jax.Array:
-    """The first number of a row."""
-    zeros = [jnp.zeros((), row.dtype)] * (array.ndim - 1)
-    return (
-        lax.dynamic_slice(array, [row, *zeros], (1,) * array.ndim).reshape(()).astype(jnp.float32)
-    )
+def _row_bytes(array: jax.Array) -> int:
+    """The bytes of a row of an array."""
+    return max(array.nbytes // array.shape[0], 1)
+
+
+def _lines(array: jax.Array, rows: jax.Array) -> jax.Array:
+    """A number of every cache line of some rows."""
+    some = array.at[rows].get(mode="clip", wrap_negative_indices=False)
+    return some if some.ndim == 1 else some[..., :: LINE // some.dtype.itemsize]

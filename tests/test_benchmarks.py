@@ -59,7 +59,7 @@ def test_the_report_has_a_line_for_every_row_and_a_picture_for_every_tree(tmp_pa
     rows.append(measure.steps_in_jit("resnet50", "adam", 1, skip))
     rows.append(measure.compiling("small1000", 1, skip))
     rows.append(lazy_rows.measured("duplicate", 8, 64, 1, None))
-    rows.append(lazy_rows.dense_and_height(8, 64, 1))
+    rows += [lazy_rows.height(8, 64, 1), lazy_rows.density(8, 64, 1)]
     rows.append(measure.peak_memory("resnet50"))
     machine = {"device": "cpu", "cores": 2, "versions": {"jax": "0"}}
     report.write({"machine": machine, "rows": rows}, tmp_path, "cpu")
