@@ -51,7 +51,10 @@ def plan(quick: bool, mxnet: pathlib.Path | None, tick: Tick) -> dict[str, list[
             partial(measure.steps, tree, algorithm, rounds, mxnet, tick)
             for tree, algorithm in itertools.product(trees, algorithms)
         ],
-        "jit": [partial(measure.steps_in_jit, tree, "adam", rounds, tick) for tree in trees],
+        "jit": [
+            partial(measure.steps_in_jit, tree, algorithm, rounds, tick)
+            for tree, algorithm in itertools.product(trees, algorithms)
+        ],
         "compiling": [partial(measure.compiling, t, 1 if quick else 3, tick) for t in trees],
         "calls": [
             partial(measure.single_weight, rounds, mxnet, tick),

@@ -17,7 +17,8 @@ from jaxmxopt._in_place import apart
 from jaxmxopt._layout import SMALL, stack, unstack
 from jaxmxopt._numeric import compute_dtype, on_cpu
 from jaxmxopt._one_kernel import in_one_kernel
-from jaxmxopt._one_loop import is_known, returns_all
+from jaxmxopt._one_loop import is_known, needs_all
+from jaxmxopt._opaque import opaque
 from jaxmxopt._rates import RatesByRow
 from jaxmxopt._rows import change_rows
 from jaxmxopt._short_loop import LONGEST, Loop, in_short_loops
@@ -79,7 +80,7 @@ def update_weight(
     master: Any,
     ok: Any,
     adapts: bool,
-    own: bool = False,
+    kept: bool = False,
 ) -> tuple[Any, Any, Any]:
     """One update of one weight.
 
@@ -92,8 +93,8 @@ def update_weight(
         master: the weight in full precision, or None.
         ok: scalar bool, False to leave everything as it is; None for always.
         adapts: whether rates that depend on the whole weight (LARS) apply to this one.
-        own: whether this is for a program that is compiled by itself and returns all of it, so
-            that results may share loops.
+        kept: whether the program needs all that is returned and knows nothing of what is given,
+            so that results may share loops.
 
     Returns:
         The new weight, slots and master, in the dtypes of the old ones.
@@ -109,9 +110,9 @@ def update_weight(
             return _update_rows(opt, rates, weight, grad, slots, master, ok, adapts)
         rule, grad = opt._row_rule, grad.astype(dtype).todense()
     # What is rounded in the end is another array than the one that could share a loop.
-    kept = jax.tree.leaves((weight if master is None else master, slots))
-    unrounded = all(leaf.dtype == dtype for leaf in kept if _floating(leaf))
-    shares = own and unrounded and is_known(rule)
+    stored = jax.tree.leaves((weight if master is None else master, slots))
+    unrounded = all(leaf.dtype == dtype for leaf in stored if _floating(leaf))
+    shares = kept and unrounded and is_known(rule)
 
     def updated(weight: Any, grad: Any, slots: Any, master: Any) -> tuple[Any, Any, Any]:
         grad, full = grad.astype(dtype), weight.astype(dtype)
@@ -122,7 +123,7 @@ def update_weight(
         full, grad = _laid_out(full, part), _laid_out(grad, part)
         old = in_precision(slots, dtype)
         # From here on no result of the rule may be dropped: see `together`.
-        with returns_all(shares):
+        with needs_all(shares):
             new, new_slots = check_ruled(called(rule, final, dtype, full, grad, old), full, old)
         new_slots = _stored(slots, new_slots, None)
         rounded = _laid_out(new.astype(weight.dtype), weight)
@@ -180,8 +181,8 @@ def _update_rows(
 
 
 # Shared by all weights of one shape, so that tracing and compiling it happens once.
-_update_shared = jax.jit(update_weight, static_argnames="adapts")
-_update_apart = apart(update_weight, static_argnames=("adapts", "own"))
+_update_shared = jax.jit(update_weight, static_argnames=("adapts", "kept"))
+_update_apart = apart(update_weight, static_argnames=("adapts", "kept"))
 
 
 def are_small(weights: Sequence[Any], grads: Sequence[Any]) -> bool:
@@ -239,20 +240,26 @@ def update_one(
 ) -> tuple[Any, Any, Any]:
     """`update_weight` for a weight that shares its arrays with no other."""
     shape, merged = weight.shape, _merged(weight)
-    called = merged != shape or (own and weight.size > SMALL)
-    if isinstance(grad, RowSparse) or not on_cpu() or not called:
+    large = merged != shape or weight.size > SMALL
+    if isinstance(grad, RowSparse) or not on_cpu() or not large:
         return _update_shared(opt, rates, weight, grad, slots, master, ok, adapts=adapts)
 
     def to(old: tuple[int, ...], new: tuple[int, ...], tree: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf.reshape(new) if leaf.shape == old else leaf, tree)
 
-    # XLA would fuse the reshapes into the arithmetic and lose the donated buffers, and would run
-    # the first loops of all weights before the second ones, which find nothing in the caches
-    # then and need all temporaries at once: the call keeps them apart. In a caller's program it
-    # would keep the gradient from being fused with what computes it, which costs more.
-    updated = _update_apart(
-        opt, rates, *to(shape, merged, (weight, grad, slots, master)), ok, adapts=adapts, own=own
-    )
+    # XLA would fuse the reshapes into the arithmetic and lose the donated buffers.
+    weight, grad, slots, master = to(shape, merged, (weight, grad, slots, master))
+    if own:
+        # And it would run the first loops of all weights before the second ones, which find
+        # nothing in the caches then and need all temporaries at once.
+        arrays = weight, grad, slots, master
+        updated = _update_apart(opt, rates, *arrays, ok, adapts=adapts, kept=True)
+    else:
+        # There a call would keep the gradient from being fused with what computes it. Of the
+        # others XLA may find nothing out, and a caller may use what he likes.
+        weight, slots, master = opaque((weight, slots, master))
+        arrays = weight, grad, slots, master
+        updated = opaque(_update_shared(opt, rates, *arrays, ok, adapts=adapts, kept=True))
     return to(merged, shape, updated)
 
 

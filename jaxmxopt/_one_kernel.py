@@ -19,7 +19,7 @@ from jax.interpreters import ad, batching, mlir
 
 from jaxmxopt._in_place import apart
 from jaxmxopt._numeric import on_cpu
-from jaxmxopt._one_loop import SUPPORTED
+from jaxmxopt._one_loop import SUPPORTED, is_compiled_for_one
 from jaxmxopt._programs import operations, used
 
 __all__ = ["NoKernelError", "in_one_kernel"]
@@ -32,9 +32,9 @@ _MARK = "xla_cpu_small_call"
 _LOOPS = frozenset(
     """
     abs add and broadcast_in_dim clamp convert_element_type copy cos div dynamic_slice
-    dynamic_update_slice eq erf exp exp2 expm1 gather ge gt integer_pow is_finite le log log1p logistic lt
-    max min mul ne neg not optimization_barrier or pow reshape round rsqrt select_n sign sin slice
-    sqrt square squeeze stop_gradient sub tanh xor
+    dynamic_update_slice eq erf exp exp2 expm1 gather ge gt integer_pow is_finite le log log1p
+    logistic lt max min mul ne neg not optimization_barrier or pow reshape round rsqrt select_n sign
+    sin slice sqrt square squeeze stop_gradient sub tanh xor
     """.split()  # noqa: SIM905
 )
 # Numbers that a CPU computes with.
@@ -155,11 +155,8 @@ _lowered_form = mlir.lower_fun(_form, multiple_results=True)
 
 
 def _lowered(ctx: Any, *args: Any, **programs: Any) -> Any:
-    module = ctx.module_context
-    alone = getattr(module.axis_context, "num_devices", None) == 1
-    # What is exported may be compiled by another release.
-    stays = not getattr(module.lowering_parameters, "for_export", True)
-    return (_lowered_kernel if alone and stays else _lowered_form)(ctx, *args, **programs)
+    lowered = _lowered_kernel if is_compiled_for_one(ctx) else _lowered_form
+    return lowered(ctx, *args, **programs)
 
 
 def _mapped(args: Any, axes: Any, **programs: Any) -> Any:

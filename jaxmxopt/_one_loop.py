@@ -6,9 +6,9 @@ XLA then fuses into it what they are computed from, as far as that is sums, prod
 and what several of them need is read once.
 
 XLA aborts the process where all results of such a fusion but one are unused, constant or the
-same. So only programs have it that are the engine's own and return all results: not a caller's,
-of whom one cannot know what he does with them. And only with the releases of jaxlib that have
-been tested for it, as XLA promises nothing of a fusion that is not its own.
+same. So it is for programs that are the engine's own and return all results, and for a caller's
+where the engine has put `opaque` before and behind. And only with the releases of jaxlib that
+have been tested for it, as XLA promises nothing of a fusion that is not its own.
 """
 
 import contextlib
@@ -28,16 +28,17 @@ from jaxmxopt._numeric import on_cpu
 __all__ = [
     "SUPPORTED",
     "in_one_loop",
+    "is_compiled_for_one",
     "is_known",
     "is_own_program",
     "makes_own_program",
-    "returns_all",
+    "needs_all",
     "together",
 ]
 
 _TESTED = ("0.10.0", "0.10.1", "0.10.2")
 
-_returns_all = ContextVar("_returns_all", default=False)
+_needs_all = ContextVar("_needs_all", default=False)
 
 
 def together(*arrays: jax.Array) -> Sequence[jax.Array]:
@@ -52,17 +53,17 @@ def together(*arrays: jax.Array) -> Sequence[jax.Array]:
 
 def in_one_loop() -> bool:
     """Whether what `together` is given shares a loop, in the rule that is being traced."""
-    return _returns_all.get()
+    return SUPPORTED and _needs_all.get()
 
 
 @contextlib.contextmanager
-def returns_all(own: bool) -> Generator[None]:
-    """While a rule is traced: whether it is for a program that returns all results of the rule."""
-    token = _returns_all.set(own)
+def needs_all(kept: bool) -> Generator[None]:
+    """While a rule is traced: whether it is for a program that needs all results of the rule."""
+    token = _needs_all.set(kept)
     try:
         yield
     finally:
-        _returns_all.reset(token)
+        _needs_all.reset(token)
 
 
 def is_known(rule: Any) -> bool:
@@ -98,9 +99,19 @@ def _on_one_device(slots: Any) -> bool:
     return all(place is None or place.num_devices == 1 for place in places)
 
 
+def is_compiled_for_one(ctx: Any) -> bool:
+    """Whether what is being lowered is for one device, and not exported.
+
+    What is exported may be compiled by another release.
+    """
+    module = ctx.module_context
+    alone = getattr(module.axis_context, "num_devices", None) == 1
+    return alone and not getattr(module.lowering_parameters, "for_export", True)
+
+
 def _fused(ctx: Any, *arrays: Any) -> Any:
     """The operation: a fusion whose results are its arguments."""
-    if getattr(ctx.module_context.axis_context, "num_devices", None) != 1:
+    if not is_compiled_for_one(ctx):
         return arrays
     fusion = ir.Operation.create(
         "mhlo.fusion",

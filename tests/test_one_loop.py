@@ -1,4 +1,4 @@
-"""Results that share a loop, in programs of the library's own and in no others."""
+"""Results that share a loop, whatever a caller does with them."""
 
 import functools
 import re
@@ -135,9 +135,9 @@ def test_a_rule_from_elsewhere_may_leave_out_what_it_likes(algorithm):
     assert not state.slots.groups[0].mom.any()
 
 
-@pytest.fixture
-def step():
-    opt, params = make(mxopt.SGD, momentum=0.9), weights()
+@pytest.fixture(params=LOOPS, ids=lambda cls: cls.__name__)
+def step(request):
+    opt, params = make(request.param), weights()
     return opt, params, params, opt.init(params)
 
 
@@ -193,7 +193,56 @@ CALLERS = {
     "a wrapper": lambda opt, p, g, s: jax.jit(
         lambda p, g: mxopt.EMA(opt).step(p, g, mxopt.EMA(opt).init(p))[0]
     )(p, g),
+    "nothing": lambda opt, p, g, s: jax.jit(lambda p, g, s: (opt.step(p, g, s), 1)[1])(p, g, s),
+    "one slot": lambda opt, p, g, s: jax.jit(
+        lambda p, g, s: jax.tree.leaves(opt.step(p, g, s)[1])[-1]
+    )(p, g, s),
+    "one number": lambda opt, p, g, s: jax.jit(lambda p, g, s: opt.step(p, g, s)[0]["w"][0, 0])(
+        p, g, s
+    ),
+    "a state of its weights": lambda opt, p, g, s: jax.jit(
+        lambda p, s: opt.step(p, p, _filled(s, p["w"]))
+    )(p, s),
+    "a state of ones": lambda opt, p, g, s: jax.jit(
+        lambda s: opt.step(*[{"w": jnp.ones(SHAPE)}] * 2, _filled(s, 1.0))[0]
+    )(s),
+    "no arguments": lambda opt, p, g, s: jax.jit(
+        lambda: opt.step(*[{"w": jnp.zeros(SHAPE)}] * 2, opt.init({"w": jnp.zeros(SHAPE)}))
+    )(),
+    "steps in a row": lambda opt, p, g, s: jax.jit(
+        lambda p, s: opt.step(*_reversed(opt.step(p, g, s), g))[0]
+    )(p, s),
+    "while": lambda opt, p, g, s: jax.jit(
+        lambda p, s: jax.lax.while_loop(
+            lambda now: now[1].num_update < 3, lambda now: opt.step(now[0], g, now[1]), (p, s)
+        )[0]
+    )(p, s),
+    "skipped": lambda opt, p, g, s: jax.jit(
+        lambda p, s, ok: opt.step(p, g, s, where=ok)[1].num_update
+    )(p, s, False),
+    "jvp": lambda opt, p, g, s: jax.jit(
+        lambda p, g: jax.jvp(lambda g: opt.step(p, g, s)[0], (g,), (g,))[1]
+    )(p, g),
+    "checkpoint": lambda opt, p, g, s: jax.jit(
+        jax.grad(jax.checkpoint(lambda g: opt.step(p, g, s)[0]["w"].sum()))
+    )(g),
+    "vmap of jit": lambda opt, p, g, s: jax.jit(
+        jax.vmap(lambda rate: opt.replace(learning_rate=rate).step(p, g, s)[0])
+    )(jnp.array([0.1, 0.2])),
+    "a loss": lambda opt, p, g, s: jax.jit(
+        lambda p, s: opt.step(p, jax.grad(lambda p: jnp.sum(p["w"] ** 4))(p), s)[0]
+    )(p, s),
 }
+
+
+def _filled(state, value):
+    """A state whose slots all hold the same, if they are like a weight."""
+    fill = lambda slot: jnp.broadcast_to(value, SHAPE) if slot.shape == SHAPE else slot  # noqa: E731
+    return state._replace(slots=jax.tree.map(fill, state.slots))
+
+
+def _reversed(stepped, grads):
+    return stepped[0], grads, stepped[1]
 
 
 @pytest.mark.parametrize("caller", CALLERS)
@@ -201,11 +250,19 @@ def test_callers_may_use_what_they_like_of_a_step(caller, step):
     jax.block_until_ready(CALLERS[caller](*step))
 
 
-def test_a_callers_program_holds_nothing_of_xlas_own(step):
+@pytest.mark.parametrize("donate", [False, True])
+def test_a_callers_program_has_as_few_loops(donate, step):
     opt, *args = step
-    for function in (opt.step, lambda *args: opt.step(*args, donate=True)):
-        assert OPERATION not in jax.jit(function).lower(*args).as_text()
-    assert OPERATION not in jax.export.export(jax.jit(opt.step))(*args).mlir_module()
+    program = jax.jit(lambda *args: opt.step(*args, donate=donate)).lower(*args)
+    assert (OPERATION in program.as_text()) == SUPPORTED
+    assert loops(program) == LOOPS[type(opt)] or not SUPPORTED
+
+
+def test_what_is_exported_holds_nothing_of_xlas_own(step):
+    opt, *args = step
+    exported = jax.export.export(jax.jit(opt.step))(*args)
+    assert OPERATION not in exported.mlir_module()
+    assert_near(exported.call(*args), opt.step(*args), ulps=16)
 
 
 def test_importing_inside_of_a_trace_is_no_program_of_its_own():
