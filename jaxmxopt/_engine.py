@@ -249,14 +249,14 @@ def update_one(
 
     # XLA would fuse the reshapes into the arithmetic and lose the donated buffers.
     weight, grad, slots, master = to(shape, merged, (weight, grad, slots, master))
-    if own:
+    if own or weight.size <= SMALL:
         # And it would run the first loops of all weights before the second ones, which find
         # nothing in the caches then and need all temporaries at once.
         arrays = weight, grad, slots, master
-        updated = _update_apart(opt, rates, *arrays, ok, adapts=adapts, kept=True)
+        updated = _update_apart(opt, rates, *arrays, ok, adapts=adapts, kept=own)
     else:
-        # There a call would keep the gradient from being fused with what computes it. Of the
-        # others XLA may find nothing out, and a caller may use what he likes.
+        # In a caller's program a call would keep a large gradient from being fused with what
+        # computes it. Of the others XLA may find nothing out, and he may use what he likes.
         weight, slots, master = opaque((weight, slots, master))
         arrays = weight, grad, slots, master
         updated = opaque(_update_shared(opt, rates, *arrays, ok, adapts=adapts, kept=True))
