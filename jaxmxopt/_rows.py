@@ -10,6 +10,7 @@ from jax import lax
 from jaxmxopt._in_place import apart, plain_calls
 from jaxmxopt._numeric import on_cpu
 from jaxmxopt._one_kernel import NoKernelError, in_one_kernel
+from jaxmxopt._opaque import opaque
 from jaxmxopt._sparse import UniqueRows
 
 __all__ = ["change_rows"]
@@ -52,6 +53,8 @@ def change_rows(
     parts = _Parts(change, tall, height)
     # Several threads read one table sooner than one thread does.
     if sum(tall) > 1 and rows.indices.size and rows.values[0].nbytes >= NARROWEST:
+        # XLA puts constants into the loops of a kernel, and aborts the process where one is large.
+        leaves, rows = opaque((leaves, rows))
         leaves = in_one_kernel(parts.one_by_one, parts.in_blocks, leaves, rows, loops=2)
     else:
         leaves = parts.in_blocks(leaves, rows)

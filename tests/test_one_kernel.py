@@ -328,3 +328,23 @@ def test_a_rule_with_a_product_of_matrices():
     assert not marked(step, *args)
     touched = np.flatnonzero(np.any(opt.step(*args)[0] != weight, axis=1))
     assert touched.tolist() == [1, 4]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("caller", ["jit", "scan", "no arguments"])
+def test_rows_may_be_many_constants(caller, ordered):
+    """XLA aborts the process where a kernel's loops hold a large constant."""
+    opt, weight = mxopt.Adam(), table(20_000)
+    rows = np.random.default_rng(2).permutation(20_000)[:9000]
+    grad = gradient(weight, np.sort(rows) if ordered else rows)
+    state = opt.init(weight)
+    expected = jax.jit(opt.step)(weight, grad, state)
+    step = lambda weight, state: opt.step(weight, grad, state)  # noqa: E731
+    if caller == "jit":
+        found = jax.jit(step)(weight, state)
+    elif caller == "scan":
+        run = lambda now: lax.scan(lambda now, _: (step(*now), None), now, length=1)[0]  # noqa: E731
+        found = jax.jit(run)((weight, state))
+    else:
+        found = jax.jit(lambda: step(weight, state))()
+    assert_near(found, expected, 4)
