@@ -39,7 +39,6 @@ def _called(*arrays: Any) -> Any:
     return _call(*lax.optimization_barrier(arrays))
 
 
-
 _opaque = Primitive("opaque")
 _opaque.multiple_results = True
 _opaque.def_impl(lambda *arrays: list(arrays))
