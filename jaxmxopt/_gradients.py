@@ -90,17 +90,37 @@ def clip_global_norm(tree: Tree, max_norm: Any) -> tuple[Tree, jax.Array]:
 def _clip_global_norm(tree: Any, max_norm: Any) -> tuple[Any, jax.Array]:
     is_rows = lambda leaf: isinstance(leaf, RowSparse)  # noqa: E731
     leaves = jax.tree.leaves(tree, is_leaf=is_rows)
-    squares = [_sum_of_squares(leaf) for leaf in leaves if _is_floating(leaf)]
-    dtype = jnp.float64 if any(x.dtype == jnp.float64 for x in squares) else jnp.float32
-    norm = jnp.sqrt(sum((square.astype(dtype) for square in squares), jnp.zeros((), dtype)))
+    arrays = [_array(leaf) for leaf in leaves if _is_floating(leaf)]
+    norm = _norm(arrays)
+    # Squares may overflow where no gradient does.
+    norm = lax.cond(jnp.isinf(norm), lambda: _norm_of_large(arrays, norm), lambda: norm)
+    dtype = norm.dtype
     factor = jnp.minimum(lax.convert_element_type(max_norm, dtype) / (norm + 1e-8), 1)
     return multiplied(tree, jnp.where(jnp.isfinite(norm), factor, 1), keep=True), norm
 
 
-def _sum_of_squares(leaf: Any) -> jax.Array:
+def _norm(arrays: list[Any]) -> jax.Array:
+    """The norm over all elements, in float64 if any of them is."""
+    squares = [jnp.sum(jnp.real(array * jnp.conj(array))) for array in arrays]
+    dtype = jnp.float64 if any(x.dtype == jnp.float64 for x in squares) else jnp.float32
+    return jnp.sqrt(sum((square.astype(dtype) for square in squares), jnp.zeros((), dtype)))
+
+
+def _norm_of_large(arrays: list[Any], norm: jax.Array) -> jax.Array:
+    """The norm with squares in units of the largest element, where that is finite."""
+    sizes = [jnp.abs(array).astype(norm.dtype) for array in arrays]
+    largest = jnp.zeros_like(norm)
+    for size in sizes:
+        largest = jnp.maximum(largest, jnp.max(size, initial=0))
+    squares = (jnp.sum(jnp.square(size / largest)) for size in sizes)
+    scaled = largest * jnp.sqrt(sum(squares, jnp.zeros_like(norm)))
+    return jnp.where(jnp.isfinite(largest), scaled, norm)
+
+
+def _array(leaf: Any) -> jax.Array:
+    """The elements of a gradient, of a `RowSparse` those of its rows, in a dtype for sums."""
     wide = _wide(leaf)
-    values = wide.unique().inside(leaf.shape[0]) if isinstance(leaf, RowSparse) else wide
-    return jnp.sum(jnp.real(values * jnp.conj(values)))
+    return wide.unique().inside(leaf.shape[0]) if isinstance(leaf, RowSparse) else wide
 
 
 def first_nonfinite(tree: Any) -> NonFinite | None:

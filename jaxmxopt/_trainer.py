@@ -12,6 +12,7 @@ from jaxmxopt._checks import MismatchError, explained
 from jaxmxopt._compiled import flatten_grads, flatten_with_names, slots_and_master, with_master
 from jaxmxopt._config import Real, as_number
 from jaxmxopt._definition import HALF, OptimizerDef
+from jaxmxopt._gradients import multiplied
 from jaxmxopt._layout import Layout
 from jaxmxopt._loss_scaling import LossScaling
 from jaxmxopt._optimizer import Optimizer
@@ -26,6 +27,8 @@ __all__ = ["Trainer"]
 
 Tree = TypeVar("Tree")
 Path = str | os.PathLike[str]
+
+_multiplied = jax.jit(multiplied)
 
 
 class Trainer:
@@ -190,6 +193,11 @@ class Trainer:
         optimizer = self._optimizer
         before = optimizer.rescale_grad
         optimizer.rescale_grad = self._scale / batch_size / self._scaling.divisor
+        if optimizer._adds_up():
+            # The factor of the last call would be that of all gradients before.
+            optimizer.rescale_grad = self._scale
+            factor = jnp.asarray(1 / batch_size / self._scaling.divisor)
+            leaves = _multiplied(leaves, factor)
         try:
             self._advance(call, leaves)
         except BaseException:

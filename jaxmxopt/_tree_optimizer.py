@@ -198,6 +198,9 @@ class TreeOptimizer(Optimizer):
         """Whether the state of a tree can be made from those of its weights."""
         return all(isinstance(one, OptimizerDef) for one in _leaves(self._wrapped))
 
+    def _adds_up(self) -> bool:
+        return any(isinstance(one, Accumulate) for one in _inside(self._wrapped))
+
     def _joint(self) -> str | None:
         """The name of what inside looks at all weights of a tree together, if anything does."""
         joint = (type(one).__name__ for one in _inside(self._wrapped) if one._joint)

@@ -257,6 +257,10 @@ class Updates(Hyperparameters):
 
     # Pieces of the above.
 
+    def _adds_up(self) -> bool:
+        """Whether gradients of several calls make an update."""
+        return False
+
     def _slots_of(self, call: str, index: Any, weight: Any, state: Any) -> Any:
         """A state with the names of the algorithm, also where it is given as MXNet's."""
         slots = state.slots if type(state) is MasterState else state

@@ -409,3 +409,14 @@ def test_a_trainer_keeps_its_scale_in_its_file(tmp_path: Any) -> None:
 def test_a_trainer_takes_loss_scalers_alone() -> None:
     with pytest.raises(TypeError, match="Trainer: loss_scaler must be a DynamicLossScaler, got 8"):
         mxopt.Trainer({"w": jnp.ones(2)}, "sgd", loss_scaler=8)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_norm_of_gradients_whose_squares_overflow():
+    grads = {"a": jnp.array([3e20, 0.0]), "b": jnp.array([4e20])}
+    clipped, norm = clip_global_norm(grads, 1.0)
+    np.testing.assert_allclose(norm, 5e20, rtol=1e-6)
+    np.testing.assert_allclose(clipped["a"], [0.6, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(clipped["b"], [0.8], rtol=1e-6)
+    for bad in (np.inf, np.nan):
+        _, norm = clip_global_norm(grads | {"c": jnp.array(bad)}, 1.0)
+        assert_same(norm, jnp.float32(bad))

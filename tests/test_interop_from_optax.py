@@ -305,3 +305,16 @@ def test_a_state_of_optax_stays_whole():
         state.unpack(params)
     with pytest.raises(TypeError, match=r"states of optax cannot be put together"):
         opt.pack(params, {key: opt.create_state(key, w) for key, w in params.items()})
+
+
+@pytest.mark.parametrize("around", [lambda opt: opt, mxopt.EMA, lambda o: mxopt.Groups({"*": o})])
+def test_no_rate_goes_beside_that_of_the_transformation(around):
+    """Its updates would go uphill then."""
+    opt = around(from_optax(optax.adam(0.1)))
+    with pytest.raises(ValueError, match="learning_rate must be None, as tx has a learning rate"):
+        opt.replace(learning_rate=0.05)
+    trainer = mxopt.Trainer({"w": jnp.ones(2)}, opt)
+    with pytest.raises(ValueError, match="learning_rate must be None"):
+        trainer.set_learning_rate(0.05)
+    changed = from_optax(optax.scale_by_adam(), 0.1).replace(learning_rate=0.05)
+    assert changed.learning_rate == 0.05

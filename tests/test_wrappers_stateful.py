@@ -168,3 +168,11 @@ def test_averages_are_read_from_the_updater():
     updater, w = mxopt.get_updater(mxopt.EMA(mxopt.SGD(learning_rate=1.0), decay=0.5)), jnp.ones(2)
     w = updater("w", jnp.ones(2), w)
     np.testing.assert_allclose(mxopt.averaged(w, updater.states["w"]), [0.0, 0.0])
+
+
+def test_gradients_that_add_up_have_the_scale_of_their_own_call():
+    definition = mxopt.Accumulate(mxopt.SGD(learning_rate=1.0), every=2)
+    trainer = mxopt.Trainer({"w": jnp.zeros(1)}, definition)
+    for batch_size in (8, 2):
+        trainer.step({"w": jnp.full(1, float(batch_size))}, batch_size)
+    assert trainer.params["w"].tolist() == [-1.0]

@@ -48,7 +48,8 @@ class Accumulate(Around):
     The calls between return the weights as they are and do not count: `num_update` and schedules
     go by updates. A call with `where=False` leaves no trace. Gradients add up in float32, or the
     dtype of the weight where that is wider; a `RowSparse` is added to its rows, the update is
-    dense.
+    dense. `rescale_grad` is applied to the average. A `Trainer` divides each gradient by the batch
+    size and the loss scale of its own call.
 
     Attributes:
         definition: what updates.

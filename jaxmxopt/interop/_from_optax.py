@@ -1,7 +1,7 @@
 """optax gradient transformations as definitions."""
 
 from collections.abc import Callable, Hashable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,8 @@ from jaxmxopt._wrappers._masters import full_weights, masters
 from jaxmxopt._wrappers._tree import TreeDefinition, map_grads
 
 __all__ = ["FromOptax", "OptaxSlots", "from_optax"]
+
+Self = TypeVar("Self", bound="FromOptax")
 
 
 @exportable
@@ -80,6 +82,24 @@ class FromOptax(TreeDefinition):
             raise ValueError(
                 f"FromOptax: begin_num_update must be 0 or more, got {self.begin_num_update}."
             )
+
+    def replace(self: Self, **changes: Any) -> Self:
+        """Returns a copy with some fields changed, checked like a new one.
+
+        Raises:
+            ValueError: also where `tx` has a learning rate itself and one is given beside it: its
+                updates would go the other way.
+        """
+        given = [
+            name for name in ("learning_rate", "lr_scheduler") if changes.get(name) is not None
+        ]
+        if given and "tx" not in changes and self.learning_rate is None is self.lr_scheduler:
+            raise ValueError(
+                f"FromOptax: {given[0]} must be None, as tx has a learning rate itself, got "
+                f"{changes[given[0]]!r}; make one by from_optax(tx, learning_rate), with a tx such "
+                "as optax.scale_by_adam(), to change it."
+            )
+        return super().replace(**changes)
 
     def _create(self, call: str, index: Hashable, weight: Any, *, masters: bool) -> State:
         weight = _floating(f"FromOptax.{call}", index, weight)
