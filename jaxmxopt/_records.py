@@ -90,7 +90,7 @@ def from_record(
             case [("class", str(name)), ("fields", dict(fields))]:
                 return _config(name, fields, where, current, given or {})
             case [("map", list(pairs))]:
-                return dict(_pair(pair, where, given) for pair in pairs)
+                return dict(_pair(pair, where, current, given) for pair in pairs)
             case [("tuple", list(parts))]:
                 return tuple(from_record(part, where) for part in parts)
             case [("list", list(parts))]:
@@ -111,15 +111,16 @@ def _array(values: Any, dtype: str, where: str) -> np.ndarray:
         raise FileError(f"is damaged: {where} ({error}).") from None
 
 
-def _pair(pair: Any, where: str, given: Mapping[str, Any] | None) -> tuple[Any, Any]:
+def _pair(pair: Any, where: str, current: Any, given: Mapping[str, Any] | None) -> tuple[Any, Any]:
     if not isinstance(pair, list) or len(pair) != 2:
         raise FileError(f"is damaged: {where}.")
-    key, value = from_record(pair[0], where), from_record(pair[1], where, given=given)
+    key = from_record(pair[0], where)
     try:
         hash(key)
     except TypeError:
         raise FileError(f"is damaged: {where} has the key {key!r}.") from None
-    return key, value
+    beside = current.get(key) if isinstance(current, Mapping) else None
+    return key, from_record(pair[1], where, beside, given)
 
 
 def _config(

@@ -176,3 +176,17 @@ def test_gradients_that_add_up_have_the_scale_of_their_own_call():
     for batch_size in (8, 2):
         trainer.step({"w": jnp.full(1, float(batch_size))}, batch_size)
     assert trainer.params["w"].tolist() == [-1.0]
+
+
+def tenth(t):
+    return 0.1
+
+
+def test_a_trainer_of_groups_goes_on_with_functions_of_its_own(tmp_path):
+    opt = mxopt.Groups({"a": mxopt.Adam(lr_scheduler=tenth), "*": from_optax(optax.sgd(0.1, momentum=0.9))})
+    first, second = (mxopt.Trainer(tree(), mxopt.EMA(opt)) for _ in range(2))
+    first.step(tree(1), 1)
+    first.save_states(tmp_path / "states")
+    second.load_states(tmp_path / "states")
+    assert_same(second.states, first.states)
+    assert second.optimizer.definition == first.optimizer.definition
