@@ -302,12 +302,14 @@ def check_packed(slots: Any, masters: Any, weights: Iterable[Any], names: Any) -
     """The state of a tree must be laid out for these weights."""
     weights = list(weights)
     for packed in (slots, masters):
-        if not isinstance(packed, Packed) or packed.layout.size != len(weights):
+        if not isinstance(packed, Packed):
             message = "state is not of this tree of weights; make it with init(params)."
-            if not isinstance(packed, Packed | None):
+            if packed is not None:
                 kind = type(packed).__name__
                 message += f" Its {kind} is of one weight or of another definition."
             raise MismatchError(message)
+        if (misfit := packed.layout.misfit(names)) is not None:
+            raise MismatchError(f"state is of {misfit}; make it with init(params).")
     if slots.layout != masters.layout:
         raise MismatchError("state.slots and state.master are laid out differently.")
     for members, *groups in zip(slots.layout.groups, slots.groups, masters.groups, strict=True):

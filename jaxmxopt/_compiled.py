@@ -29,6 +29,7 @@ from jaxmxopt._checks import (
 from jaxmxopt._layout import Packed
 from jaxmxopt._numeric import compute_dtype
 from jaxmxopt._one_loop import SUPPORTED
+from jaxmxopt._paths import flatten_with_names, path_name
 from jaxmxopt._rates import RatesByRow
 from jaxmxopt._sparse import RowSparse
 from jaxmxopt._state import MasterState, State
@@ -39,7 +40,6 @@ __all__ = [
     "apply_all",
     "double_precision",
     "flattened",
-    "path_name",
     "precise",
     "slots_and_master",
     "step",
@@ -290,17 +290,6 @@ class _RatesOfTree:
         if key not in self._known:
             self._known[key] = self._opt._rates_at(self._t, lr_mult, wd_mult, dtype)
         return self._known[key]
-
-
-def path_name(path: Any) -> str:
-    """The index of a leaf in a tree: its path, joined by `/`."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def flatten_with_names(params: Any) -> tuple[list[str], list[Any], Any]:
-    """Flattens a tree of weights; each leaf is named by its path."""
-    leaves, tree = jax.tree_util.tree_flatten_with_path(params)
-    return [path_name(path) for path, _ in leaves], [leaf for _, leaf in leaves], tree
 
 
 def flatten_grads(tree: Any, names: Sequence[str], grads: Any) -> list[Any]:

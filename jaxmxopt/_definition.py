@@ -35,6 +35,7 @@ from jaxmxopt._multipliers import Multipliers, find, matches, nobody
 from jaxmxopt._numeric import on_cpu
 from jaxmxopt._one_loop import is_own_program, makes_own_program
 from jaxmxopt._overriding import check_scheduler, overridden, warn_caller
+from jaxmxopt._paths import flatten_with_names
 from jaxmxopt._pure import WHOLE, Definition, flatten_states
 from jaxmxopt._rates import Rates
 from jaxmxopt._state import State
@@ -286,7 +287,7 @@ class OptimizerDef(Definition):
         return found[0](found[1], weight, grad, state)
 
     def _init(self, params: Any) -> State:
-        names, weights, _ = _compiled.flatten_with_names(params)
+        names, weights, _ = flatten_with_names(params)
         pairs = zip(names, weights, strict=True)
         weights = [self._floating("init", name, weight) for name, weight in pairs]
         states = [
@@ -320,7 +321,7 @@ class OptimizerDef(Definition):
             (self._adapts(self._name(name)), jax.tree.structure(state))
             for name, state in zip(names, states, strict=True)
         ]
-        layout = Layout.of(weights, kinds)
+        layout = Layout.of(weights, kinds, names)
         slots = layout.pack([state.slots for state in states])
         return State(num_update, slots, layout.pack([state.master for state in states]))
 

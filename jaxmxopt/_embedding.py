@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmxopt._compiled import flatten_with_names
 from jaxmxopt._lookups import Lookups, Table, evaluate
+from jaxmxopt._paths import flatten_with_names
 from jaxmxopt._sparse import RowSparse
 
 __all__ = ["value_and_row_grad"]

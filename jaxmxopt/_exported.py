@@ -25,21 +25,21 @@ def exportable(kind: Kind) -> Kind:
 
 def exportable_node(
     kind: type,
-    to_numbers: Callable[[Any], Any] = lambda structure: structure,
-    from_numbers: Callable[[Any], Any] = lambda numbers: numbers,
+    to_plain: Callable[[Any], Any] = lambda structure: structure,
+    from_plain: Callable[[Any], Any] = lambda plain: plain,
 ) -> None:
     """Registers a pytree node.
 
     Args:
         kind: its class.
-        to_numbers: makes nested tuples of numbers of the node's structure.
-        from_numbers: the inverse.
+        to_plain: makes nested tuples of numbers, strings and None of the node's structure.
+        from_plain: the inverse.
     """
     export.register_pytree_node_serialization(
         kind,
         serialized_name=_name(kind),
-        serialize_auxdata=lambda structure: json.dumps(to_numbers(structure)).encode(),
-        deserialize_auxdata=lambda data: from_numbers(_tuples(json.loads(data))),
+        serialize_auxdata=lambda structure: json.dumps(to_plain(structure)).encode(),
+        deserialize_auxdata=lambda data: from_plain(_tuples(json.loads(data))),
     )
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from jaxmxopt._compiled import path_name
 from jaxmxopt._numeric import compute_dtype
+from jaxmxopt._paths import path_name
 from jaxmxopt._sparse import RowSparse
 
 __all__ = ["NonFinite", "all_finite", "clip_global_norm", "first_nonfinite", "multiplied"]

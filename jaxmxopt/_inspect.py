@@ -9,12 +9,12 @@ import jax
 import numpy as np
 
 from jaxmxopt import _npz
-from jaxmxopt._compiled import path_name
 from jaxmxopt._config import Config
 from jaxmxopt._mxnet._ndarray import CSR
 from jaxmxopt._mxnet._params import read_params
 from jaxmxopt._mxnet._record import MXNetRecord
 from jaxmxopt._mxnet._states import read_states
+from jaxmxopt._paths import path_name
 from jaxmxopt._progress import Progress, read_whole
 from jaxmxopt._records import from_record
 from jaxmxopt._sparse import RowSparse

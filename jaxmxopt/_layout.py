@@ -24,12 +24,16 @@ class Layout:
 
     Attributes:
         groups: the leaf numbers of each group, in order; a group of one stands alone.
+        names: the paths of the leaves, None where nothing says them.
     """
 
     groups: tuple[tuple[int, ...], ...]
+    names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False)
 
     @classmethod
-    def of(cls, weights: Sequence[Any], kinds: Sequence[Hashable]) -> "Layout":
+    def of(
+        cls, weights: Sequence[Any], kinds: Sequence[Hashable], names: Sequence[str] | None = None
+    ) -> "Layout":
         """Groups the small weights of equal shape, dtype and kind that live on one device."""
         groups: dict[Hashable, list[int]] = {}
         for number, (weight, kind) in enumerate(zip(weights, kinds, strict=True)):
@@ -41,7 +45,8 @@ class Layout:
                 part
                 for members in groups.values()
                 for part in ([tuple(members)] if len(members) >= MANY else [(n,) for n in members])
-            )
+            ),
+            None if names is None else tuple(names),
         )
 
     @property
@@ -53,6 +58,14 @@ class Layout:
     def unshared(self) -> bool:
         """Whether every leaf has arrays of its own."""
         return len(self.groups) == self.size
+
+    def misfit(self, names: Sequence[str]) -> str | None:
+        """What tells other leaves than these from those of the given paths, None if nothing."""
+        if self.size != len(names):
+            return f"{self.size} weights, params has {len(names)}"
+        pairs = zip(names if self.names is None else self.names, names, strict=True)
+        other = next(((own, given) for own, given in pairs if own != given), None)
+        return None if other is None else f"{other[0]!r} where params has {other[1]!r}"
 
     def pack(self, per_leaf: Sequence[Any]) -> "Packed":
         """Stacks what belongs to each leaf, group by group."""
@@ -90,13 +103,8 @@ class Packed:
     def __repr__(self) -> str:
         return f"Packed({self.groups!r})"
 
-    def unpack(self, weights: Sequence[Any]) -> list[Any]:
+    def unpack(self) -> list[Any]:
         """What belongs to each leaf, in the order of the leaves."""
-        if len(weights) != self.layout.size:
-            raise ValueError(
-                f"State.unpack: the state is of {self.layout.size} weights, "
-                f"params has {len(weights)}."
-            )
         leaves: list[Any] = [None] * self.layout.size
         for members, group in zip(self.layout.groups, self.groups, strict=True):
             for number, part in zip(members, unstack(group, len(members)), strict=True):
@@ -105,7 +113,7 @@ class Packed:
 
 
 jax.tree_util.register_pytree_with_keys_class(Packed)
-exportable_node(Packed, lambda layout: layout.groups, Layout)
+exportable_node(Packed, lambda layout: (layout.groups, layout.names), lambda parts: Layout(*parts))
 
 
 def stack(parts: Sequence[Any]) -> Any:

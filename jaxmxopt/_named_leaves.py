@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmxopt._compiled import flatten_with_names, path_name
 from jaxmxopt._layout import Packed
+from jaxmxopt._paths import flatten_with_names, path_name
 from jaxmxopt._sparse import RowSparse
 from jaxmxopt._state import State
 from jaxmxopt._wrappers._groups import GroupSlots
@@ -130,8 +130,12 @@ def _kinds(slots: Any) -> list[str]:
 def _collect_packed(
     found: NamedLeaves, prefix: str, where: str, packed: Packed, weights: Sequence[str] | None
 ) -> None:
-    if weights is None or len(weights) != packed.layout.size:
+    if weights is None:
         raise _other_weights(prefix, weights, packed.layout.size)
+    if (misfit := packed.layout.misfit(weights)) is not None:
+        raise TreeError(
+            f"params must be the weights of {prefix or 'the state'!r}, which is of {misfit}."
+        )
     for members, group in zip(packed.layout.groups, packed.groups, strict=True):
         for path, leaf in jax.tree_util.tree_flatten_with_path(group)[0]:
             ending = _joined(where, path_name(path))

@@ -16,9 +16,9 @@ from jaxmxopt._checks import (
     not_an_array,
     unusable,
 )
-from jaxmxopt._compiled import flatten_with_names
 from jaxmxopt._config import Config
 from jaxmxopt._overriding import warn_caller
+from jaxmxopt._paths import flatten_with_names
 from jaxmxopt._state import State
 
 __all__ = ["WHOLE", "Definition", "flatten_states"]

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxmxopt._exported import exportable
 from jaxmxopt._layout import Packed
+from jaxmxopt._paths import flatten_with_names
 
 __all__ = ["MasterState", "State"]
 
@@ -36,14 +37,19 @@ class State(NamedTuple):
         Returns:
             A tree like `params` with a `State` for every weight. Leaves that the engine keeps
             stacked are sliced out; `OptimizerDef.pack` goes back.
+
+        Raises:
+            TypeError: this is the state of one weight.
+            ValueError: it is of other weights.
         """
         if hasattr(self.slots, "unpacked"):
             return self.slots.unpacked(self, params)
         if not isinstance(self.slots, Packed) or not isinstance(self.master, Packed):
             raise TypeError("State.unpack: this is the state of one weight, not of a tree.")
-        weights, structure = jax.tree.flatten(params)
-        slots = self.slots.unpack(weights)
-        masters = self.master.unpack(weights)
+        names, _, structure = flatten_with_names(params)
+        if (misfit := self.slots.layout.misfit(names)) is not None:
+            raise ValueError(f"State.unpack: the state is of {misfit}.")
+        slots, masters = self.slots.unpack(), self.master.unpack()
         # A count of its own for each, so that all can be donated.
         states = [State(own(self.num_update), *both) for both in zip(slots, masters, strict=True)]
         return jax.tree.unflatten(structure, states)

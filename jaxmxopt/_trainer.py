@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxmxopt._atomic import replacing
 from jaxmxopt._checks import MismatchError, explained
-from jaxmxopt._compiled import flatten_grads, flatten_with_names, slots_and_master, with_master
+from jaxmxopt._compiled import flatten_grads, slots_and_master, with_master
 from jaxmxopt._config import Real, as_number
 from jaxmxopt._definition import HALF, OptimizerDef
 from jaxmxopt._gradients import multiplied
@@ -17,6 +17,7 @@ from jaxmxopt._layout import Layout
 from jaxmxopt._loss_scaling import LossScaling
 from jaxmxopt._optimizer import Optimizer
 from jaxmxopt._overriding import warn_caller
+from jaxmxopt._paths import flatten_with_names
 from jaxmxopt._saved_states import adopted, dumped, loaded
 from jaxmxopt._state import MasterState, State
 from jaxmxopt._tree_optimizer import TreeOptimizer
@@ -273,7 +274,7 @@ class Trainer:
     def _states(self) -> list[Any]:
         if self._slots is None or self._masters is None:
             return self._own
-        parts = self._slots.unpack(self._weights), self._masters.unpack(self._weights)
+        parts = self._slots.unpack(), self._masters.unpack()
         return list(map(with_master, *parts))
 
     def save_states(self, fname: Path) -> None:

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmxopt._compiled import path_name
 from jaxmxopt._hyperparameters import Undefined
 from jaxmxopt._npz import Reader
 from jaxmxopt._optimizer import Optimizer
+from jaxmxopt._paths import path_name
 from jaxmxopt._records import algorithm_name, class_name, from_record, to_record
 from jaxmxopt._structures import put_together, taken_apart
 from jaxmxopt._tree_file import contents

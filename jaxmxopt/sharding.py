@@ -16,8 +16,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxmxopt._compiled import flatten_with_names, path_name
 from jaxmxopt._layout import Packed
+from jaxmxopt._paths import flatten_with_names, path_name
 from jaxmxopt._pure import Definition
 from jaxmxopt._state import State
 

@@ -231,7 +231,11 @@ def wrong_steps():
     ),
     "state of fewer": (
         {"state": ADAM.init({"a": WEIGHT})},
-        ValueError, "Adam.step: state is not of this tree of weights; make it with init(params).",
+        ValueError, "Adam.step: state is of 1 weights, params has 3; make it with init(params).",
+    ),
+    "state of others": (
+        {"state": ADAM.init(dict(zip("abd", PARAMS.values(), strict=True)))},
+        ValueError, "Adam.step: state is of 'd' where params has 'c'; make it with init(params).",
     ),
     "no masters": (
         {"state": made._replace(master=None)},

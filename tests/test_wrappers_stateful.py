@@ -183,7 +183,9 @@ def tenth(t):
 
 
 def test_a_trainer_of_groups_goes_on_with_functions_of_its_own(tmp_path):
-    opt = mxopt.Groups({"a": mxopt.Adam(lr_scheduler=tenth), "*": from_optax(optax.sgd(0.1, momentum=0.9))})
+    opt = mxopt.Groups(
+        {"a": mxopt.Adam(lr_scheduler=tenth), "*": from_optax(optax.sgd(0.1, momentum=0.9))}
+    )
     first, second = (mxopt.Trainer(tree(), mxopt.EMA(opt)) for _ in range(2))
     first.step(tree(1), 1)
     first.save_states(tmp_path / "states")

@@ -5,9 +5,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxmxopt._compiled import flatten_with_names
 from jaxmxopt._config import NonNegative
 from jaxmxopt._gradients import clip_global_norm, multiplied
+from jaxmxopt._paths import flatten_with_names
 from jaxmxopt._pure import WHOLE
 from jaxmxopt._state import State
 from jaxmxopt._wrappers._around import Around

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmxopt._compiled import flatten_with_names
 from jaxmxopt._config import DecayRate, Static
 from jaxmxopt._exported import exportable
 from jaxmxopt._numeric import compute_dtype
+from jaxmxopt._paths import flatten_with_names
 from jaxmxopt._pure import WHOLE
 from jaxmxopt._state import State
 from jaxmxopt._wrappers._around import Around, unpacked

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxmxopt._checks import MismatchError, check_where
-from jaxmxopt._compiled import flatten_grads, flatten_with_names
+from jaxmxopt._compiled import flatten_grads
 from jaxmxopt._config import Node, OrderedMap
 from jaxmxopt._exported import exportable_node
 from jaxmxopt._multipliers import nobody
+from jaxmxopt._paths import flatten_with_names
 from jaxmxopt._pure import WHOLE, Definition, flatten_states
 from jaxmxopt._state import State
 from jaxmxopt._wrappers._tree import TreeDefinition

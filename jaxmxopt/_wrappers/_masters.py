@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from jaxmxopt._compiled import flatten_with_names
+from jaxmxopt._checks import MismatchError
 from jaxmxopt._layout import Packed
+from jaxmxopt._paths import flatten_with_names
 from jaxmxopt._state import State
 
 __all__ = ["counts", "full_weights", "grouped", "masters"]
@@ -34,9 +35,11 @@ def counts(params: Any, state: State) -> dict[str, Any]:
 
 def masters(params: Any, state: State) -> dict[str, Any]:
     """The master of every weight of a tree that has one, by path."""
-    names, weights, _ = flatten_with_names(params)
+    names, _, _ = flatten_with_names(params)
     if isinstance(state.master, Packed):
-        pairs = zip(names, state.master.unpack(weights), strict=True)
+        if (misfit := state.master.layout.misfit(names)) is not None:
+            raise MismatchError(f"state is of {misfit}; make it with init(params).")
+        pairs = zip(names, state.master.unpack(), strict=True)
         return {name: master for name, master in pairs if master is not None}
     found: dict[str, Any] = {}
     for part, part_state in _innermost(state).parts(params) if grouped(state) else ():

@@ -15,7 +15,8 @@ from jaxmxopt._checks import (
     check_grad,
     check_where,
 )
-from jaxmxopt._compiled import flatten_grads, flatten_with_names, flattened
+from jaxmxopt._compiled import flatten_grads, flattened
+from jaxmxopt._paths import flatten_with_names
 from jaxmxopt._pure import WHOLE, Definition
 from jaxmxopt._sparse import RowSparse
 from jaxmxopt._state import State

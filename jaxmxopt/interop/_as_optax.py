@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 import jax
 import optax
 
-from jaxmxopt._compiled import path_name
+from jaxmxopt._paths import path_name
 from jaxmxopt._pure import Definition
 from jaxmxopt._state import State
 from jaxmxopt._wrappers._masters import masters

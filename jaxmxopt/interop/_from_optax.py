@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmxopt._checks import WrongKindError, check_array, check_rate, explained
-from jaxmxopt._compiled import flatten_with_names
 from jaxmxopt._config import Node, NonNegative, Real, Static
 from jaxmxopt._definition import HALF
 from jaxmxopt._exported import exportable
 from jaxmxopt._layout import Layout, Packed
+from jaxmxopt._paths import flatten_with_names
 from jaxmxopt._pure import WHOLE, Definition
 from jaxmxopt._sparse import RowSparse
 from jaxmxopt._state import State
@@ -111,7 +111,7 @@ class FromOptax(TreeDefinition):
         weights = [_floating("FromOptax.init", n, w) for n, w in zip(names, weights, strict=True)]
         known = [self._master(weight) for weight in weights]
         full = [w if m is None else m for w, m in zip(weights, known, strict=True)]
-        return self._first(tree.unflatten(full), _packed(known))
+        return self._first(tree.unflatten(full), _packed(known, names))
 
     def _only(self, index: Hashable) -> tuple[Definition, Hashable]:
         hash(index)
@@ -166,7 +166,7 @@ class FromOptax(TreeDefinition):
         known = masters(params, state)
         names, leaves, _ = flatten_with_names(new)
         kept = [leaf if name in known else None for name, leaf in zip(names, leaves, strict=True)]
-        return rounded, State(count, OptaxSlots(tx_state), _packed(kept))
+        return rounded, State(count, OptaxSlots(tx_state), _packed(kept, names))
 
     def _rescaled(self, grad: Any, weight: Any) -> Any:
         grad = grad.astype(weight.dtype)
@@ -232,5 +232,5 @@ def _floating(call: str, index: Hashable, weight: Any) -> Any:
     return weight
 
 
-def _packed(leaves: list[Any]) -> Packed:
-    return Layout(tuple((number,) for number in range(len(leaves)))).pack(leaves)
+def _packed(leaves: list[Any], names: list[str]) -> Packed:
+    return Layout(tuple((number,) for number in range(len(leaves))), tuple(names)).pack(leaves)
