@@ -79,7 +79,17 @@ Node = Annotated[T, _NODE]
 
 
 # What other libraries call some hyperparameters.
-SYNONYMS = {"lr": "learning_rate", "weight_decay": "wd", "eps": "epsilon"}
+SYNONYMS = {
+    "lr": "learning_rate",
+    "weight_decay": "wd",
+    "eps": "epsilon",
+    "betas": "beta1",
+    "b1": "beta1",
+    "b2": "beta2",
+    "alpha": "gamma1",
+    "schedule": "lr_scheduler",
+    "grad_clip": "clip_gradient",
+}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from jaxmxopt._counts import symbol_info
 from jaxmxopt._definition import OptimizerDef, Unasked
 from jaxmxopt._hyperparameters import Undefined
 from jaxmxopt._overriding import check_scheduler, overridden
-from jaxmxopt._pure import Definition
+from jaxmxopt._pure import Definition, instead
 from jaxmxopt._updates import Updates
 
 __all__ = ["Optimizer"]
@@ -225,8 +225,9 @@ class Optimizer(Updates):
             return Optimizer(name.replace(**kwargs) if kwargs else name, **rest)
         registry = Optimizer.opt_registry
         if not isinstance(name, str):
-            hint = "; jaxmxopt.interop.from_optax takes it" if hasattr(name, "init") else ""
-            raise TypeError(f"create: name must be a string or a definition, got {name!r}{hint}.")
+            raise TypeError(
+                f"create: name must be a string, an Optimizer or a definition, got {instead(name)}."
+            )
         if name.lower() not in registry:
             raise ValueError(
                 f"create: name must be a registered optimizer, got {name!r}"

@@ -21,7 +21,7 @@ from jaxmxopt._overriding import warn_caller
 from jaxmxopt._paths import flatten_with_names
 from jaxmxopt._state import State
 
-__all__ = ["WHOLE", "Definition", "flatten_states"]
+__all__ = ["WHOLE", "Definition", "as_definition", "flatten_states", "instead"]
 
 Self = TypeVar("Self", bound="Definition")
 
@@ -85,7 +85,8 @@ class Definition(Config):
         Raises:
             ValueError: shapes do not fit, or the state lacks slots that a hyperparameter needs now,
                 such as a momentum that was 0. Nothing has changed then, nor with a TypeError.
-            TypeError: an argument is not a floating array, or the state is of another algorithm.
+            TypeError: an argument is not a floating array, or the slots are not those that the
+                algorithm makes.
         """
         try:
             return self._update(index, weight, grad, state)
@@ -145,9 +146,11 @@ class Definition(Config):
             The new weights and the new state.
 
         Raises:
-            ValueError: structures or shapes do not fit; the message has the path. Or the state
-                lacks slots, as of `update`. Nothing has changed then, nor with a TypeError.
-            TypeError: a leaf is not a floating array, or the state is of another algorithm.
+            ValueError: structures, shapes or the names of the weights do not fit; the message has
+                the path. Or the state lacks slots, as of `update`. Nothing has changed then, nor
+                with a TypeError.
+            TypeError: a leaf is not a floating array, or the slots are not those that the
+                algorithm makes.
         """
         try:
             if not isinstance(state, State):
@@ -230,6 +233,26 @@ class Definition(Config):
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__getstate__(), **fields)
         return copy
+
+
+def as_definition(what: str, given: Any) -> Definition:
+    """Refuses what is no definition, with a word on what to give instead."""
+    if isinstance(given, Definition):
+        return given
+    raise TypeError(f"{what} must be an optimizer such as jaxmxopt.Adam(), got {instead(given)}.")
+
+
+def instead(given: Any) -> str:
+    """What somebody gave where a definition is needed, and what would be one."""
+    if isinstance(given, type):
+        name = given.__name__
+        callable_one = issubclass(given, Definition) or hasattr(given, "create_optimizer")
+        return f"the class {name}" + (f"; call it: {name}()" if callable_one else "")
+    if isinstance(getattr(given, "definition", None), Definition):
+        return f"{given!r}; give its `definition`"
+    if hasattr(given, "init") and hasattr(given, "update"):
+        return f"{type(given).__name__}; jaxmxopt.interop.from_optax takes it"
+    return repr(given) if isinstance(given, (str, int, float, type(None))) else type(given).__name__
 
 
 def flatten_states(params: Any, states: Any) -> tuple[list[str], list[Any], list[State]]:

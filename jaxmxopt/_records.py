@@ -1,7 +1,7 @@
 """Definitions and schedules as JSON, and back: data, never code."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -76,7 +76,7 @@ def from_record(
         where: what it is, for messages.
         current: what stands there now; of it the parts that no file can hold are taken.
         given: fields of the outermost record that count instead of the file's; what a wrapper has
-            no field for is of the definitions inside.
+            no field for is of the definitions inside, where a file cannot hold it of some of those.
 
     Raises:
         FileError: the record is not of this form, or a value has to be given again.
@@ -96,7 +96,7 @@ def from_record(
             case [("list", list(parts))]:
                 return [from_record(part, where) for part in parts]
             case [("opaque", str(what))]:
-                if to_record(current) == record:
+                if current is not None:
                     return current
                 raise FileError(f"{where} was {what}, which a file cannot hold; give it again.")
             case _:
@@ -123,14 +123,46 @@ def _pair(pair: Any, where: str, current: Any, given: Mapping[str, Any] | None) 
     return key, from_record(pair[1], where, beside, given)
 
 
+class _Lacking(NamedTuple):
+    """A hyperparameter that counts where a file could not hold it."""
+
+    value: Any
+
+
+def _is_opaque(record: Any) -> bool:
+    return isinstance(record, dict) and "opaque" in record
+
+
+def _lacks(record: Any, key: str) -> bool:
+    """Whether a file could not hold this field of a definition, or of one inside."""
+    parts = record.values() if isinstance(record, dict) else record
+    if isinstance(record, dict) and _is_opaque(record.get(key)):
+        return True
+    return isinstance(record, (dict, list)) and any(_lacks(part, key) for part in parts)
+
+
 def _config(
     name: str, fields: Mapping[str, Any], where: str, current: Any, given: Mapping[str, Any]
 ) -> Config:
     known = _classes(Config)
     if name not in known:
-        raise FileError(f"{where} is a {name}, which is unknown here{nearest(name, known)}.")
-    inside, own = INSIDE.intersection(fields), dict(given)
-    further = {key: own.pop(key) for key in given if inside and key not in known[name]._described}
+        raise FileError(f"{where} is a {name}, which is unknown here{nearest(name, known) or '.'}")
+    inside = INSIDE.intersection(fields)
+    own: dict[str, Any] = {}
+    further: dict[str, Any] = {}
+    for key, value in given.items():
+        if inside and key not in known[name]._described:
+            # What some of them lack is not for the others.
+            lacking = any(_lacks(fields[field], key) for field in inside)
+            further[key] = (
+                _Lacking(value.value if isinstance(value, _Lacking) else value)
+                if lacking
+                else value
+            )
+        elif not isinstance(value, _Lacking):
+            own[key] = value
+        elif _is_opaque(fields.get(key)):
+            own[key] = value.value
     if "lr_scheduler" in own and "learning_rate" in fields:
         # The recorded rate would override the schedule's.
         own.setdefault("learning_rate", None)

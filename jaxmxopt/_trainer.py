@@ -71,6 +71,11 @@ class Trainer:
         optimizer_params: Mapping[str, Any] | None = None,
         loss_scaler: DynamicLossScaler | None = None,
     ) -> None:
+        if not isinstance(optimizer_params, Mapping | None):
+            raise TypeError(
+                "Trainer: optimizer_params must be a mapping such as {'learning_rate': 0.1}, "
+                f"got {optimizer_params!r}."
+            )
         self._optimizer = Optimizer.create_optimizer(optimizer, **(optimizer_params or {}))
         self._scale = self._optimizer.rescale_grad
         self._scaling = LossScaling(loss_scaler)

@@ -106,7 +106,9 @@ def _check_names(leaves: Iterable[Leaf], found: set[str]) -> None:
     extra = sorted(found.difference(wanted))
     for name in wanted:
         if name not in found:
-            raise FileError(f"must hold {name!r}, got a file without it{nearest(name, extra)}.")
+            raise FileError(
+                f"must hold {name!r}, got a file without it{nearest(name, extra) or '.'}"
+            )
     if extra:
         raise FileError(f"must hold {len(wanted)} leaves, got {extra[0]!r} beside them.")
 

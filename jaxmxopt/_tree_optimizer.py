@@ -91,6 +91,16 @@ class TreeOptimizer(Optimizer):
         return self.definition._without_weight(names)
 
     @property
+    def learning_rate(self) -> float:
+        """The learning rate of the first algorithm inside as it stands, before multipliers."""
+        if self.lr is None and self.lr_scheduler is None:
+            raise ValueError(
+                f"{type(self._wrapped).__name__}.learning_rate: nothing can be read, as tx has a "
+                "learning rate itself; one given to from_optax can be read and set."
+            )
+        return super().learning_rate
+
+    @property
     def num_update(self) -> int:
         """The largest number of updates of any weight; calls that accumulate are none."""
         counts = (n for table in self._all_index_update_counts.values() for n in table.values())

@@ -15,6 +15,7 @@ from jaxmxopt._paths import path_name
 from jaxmxopt._records import algorithm_name, class_name, from_record, to_record
 from jaxmxopt._structures import put_together, taken_apart
 from jaxmxopt._tree_file import contents
+from jaxmxopt._tree_optimizer import TreeOptimizer
 from jaxmxopt._zip import FileError
 
 __all__ = ["Restored", "restored", "updater_contents"]
@@ -71,6 +72,8 @@ def updater_contents(
 
 
 def _algorithm(optimizer: Optimizer) -> str:
+    if isinstance(optimizer, TreeOptimizer):
+        return algorithm_name(optimizer.definition)
     if type(optimizer._algorithm) is Undefined:
         return class_name(type(optimizer))
     return algorithm_name(optimizer._algorithm)

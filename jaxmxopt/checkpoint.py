@@ -15,7 +15,7 @@ from jaxmxopt import _npz, _records
 from jaxmxopt._atomic import replacing
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._named_leaves import TreeError, WrongLeafError
-from jaxmxopt._pure import Definition
+from jaxmxopt._pure import Definition, as_definition
 from jaxmxopt._trainer import Trainer
 from jaxmxopt._tree_file import contents, restored
 from jaxmxopt._updater import Updater
@@ -59,7 +59,7 @@ def save(path: Path, tree: Any, *, opt: Definition | None = None, params: Any = 
         >>> load(path, {"params": params, "state": state}, opt=opt, params=params)["params"]
         {'w': Array([1., 1., 1.], dtype=float32)}
     """
-    call = f"checkpoint.save({os.fspath(path)!r})"
+    call = _call("save", path)
     if isinstance(tree, (Updater, Trainer)):
         data = _states_of(call, tree, opt, params)
         with replacing(path) as file:
@@ -103,7 +103,7 @@ def load(path: Path, like: T, *, opt: Definition | None = None, params: Any = No
         ValueError: the file is damaged, newer or of something else; the first difference is named.
         OSError: the file cannot be read.
     """
-    call = f"checkpoint.load({os.fspath(path)!r})"
+    call = _call("load", path)
     with open(path, "rb") as file:
         return _restored(call, file, like, opt, params)
 
@@ -118,14 +118,14 @@ def load_definition(path: Path, **given: Any) -> Definition:
 
     Args:
         path: of a file saved with `opt`.
-        given: hyperparameters that count instead of the recorded ones. A schedule that was a
-            function must be given.
+        given: hyperparameters that count instead of the recorded ones, in groups of all. A
+            schedule that was a function must be given; it is for the groups that had one.
 
     Raises:
         ValueError: the file is damaged, records no optimizer, or one unknown here.
         OSError: the file cannot be read.
     """
-    call = f"checkpoint.load_definition({os.fspath(path)!r})"
+    call = _call("load_definition", path)
     with open(path, "rb") as file, _named(call):
         reader = _npz.Reader(file)
         record = reader.header.get("definition")
@@ -137,13 +137,19 @@ def load_definition(path: Path, **given: Any) -> Definition:
         return opt
 
 
+def _call(name: str, path: Any) -> str:
+    """How errors name a call."""
+    if not isinstance(path, (str, os.PathLike)):
+        kind = type(path).__name__
+        raise TypeError(f"checkpoint.{name}: path must be a path, got {kind}; it stands first.")
+    return f"checkpoint.{name}({os.fspath(path)!r})"
+
+
 def _header(call: str, opt: Any) -> dict[str, Any]:
-    if opt is not None and not isinstance(opt, Definition):
-        raise TypeError(
-            f"{call}: opt must be a definition such as jaxmxopt.Adam(), got {type(opt).__name__}."
-        )
-    algorithm = None if opt is None else _records.algorithm_name(opt)
-    return {"algorithm": algorithm, "definition": _records.to_record(opt)}
+    if opt is None:
+        return {"algorithm": None, "definition": None}
+    as_definition(f"{call}: opt", opt)
+    return {"algorithm": _records.algorithm_name(opt), "definition": _records.to_record(opt)}
 
 
 def _states_of(call: str, owner: Updater | Trainer, opt: Any, params: Any) -> bytes:

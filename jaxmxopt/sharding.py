@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmxopt._layout import Packed
 from jaxmxopt._paths import flatten_with_names, path_name
-from jaxmxopt._pure import Definition
+from jaxmxopt._pure import Definition, as_definition
 from jaxmxopt._state import State
 
 __all__ = ["bytes_per_device", "divided", "like_weights"]
@@ -40,6 +40,7 @@ def like_weights(opt: Definition, params: Any) -> State:
 
     Raises:
         ValueError: a weight has no `NamedSharding`; the message has its path.
+        TypeError: `opt` is no definition.
     """
     return _mapped("like_weights", opt, params, lambda spec, shape, mesh: spec)
 
@@ -63,6 +64,7 @@ def divided(opt: Definition, params: Any, axis: str | tuple[str, ...] = "data") 
 
     Raises:
         ValueError: a weight has no `NamedSharding`, or the mesh no such axis.
+        TypeError: `opt` is no definition.
 
     References:
         Rajbhandari, Rasley, Ruwase, He: ZeRO, memory optimizations toward training trillion
@@ -101,6 +103,7 @@ def bytes_per_device(tree: Any) -> dict[Any, int]:
 
 def _mapped(call: str, opt: Definition, params: Any, place: Any) -> State:
     """The state of the weights with a sharding for each array."""
+    as_definition(f"sharding.{call}: opt", opt)
     shardings: dict[Any, NamedSharding] = {}
     names, weights, tree = flatten_with_names(params)
     abstract: list[Any] = []

@@ -329,6 +329,14 @@ def test_what_is_given_reaches_the_definitions_inside(path: pathlib.Path, opt: A
         checkpoint.load_definition(path, lr_scheduler=double, lr_schedule=double)
 
 
+def test_a_schedule_is_given_to_the_groups_that_had_a_function(path: pathlib.Path) -> None:
+    kept = mxopt.SGD(lr_scheduler=lr_scheduler.FactorScheduler(2))
+    plain = {"b": mxopt.SGD(learning_rate=0.1), "c": kept}
+    opt = mxopt.EMA(mxopt.Groups({**plain, "*": mxopt.Adam(lr_scheduler=double)}))
+    checkpoint.save(path, {}, opt=opt)
+    assert checkpoint.load_definition(path, lr_scheduler=double) == opt
+
+
 class Own(mxopt.SGD):
     """An algorithm from outside."""
 

@@ -402,7 +402,7 @@ def test_saving_refuses_and_leaves_the_old_file(tmp_path: pathlib.Path) -> None:
             state,
             {"opt": "adam"},
             TypeError,
-            "opt must be a definition such as jaxmxopt.Adam.., got",
+            "opt must be an optimizer such as jaxmxopt.Adam.., got",
         ),
         (
             {"a": mxopt.Adam().create_state(0, jnp.ones(2)), "b": 1},

@@ -435,3 +435,30 @@ def test_every_algorithm_refuses_the_states_of_the_others():
         foreign = make(mxopt.Adam if type(opt) is not mxopt.Adam else mxopt.SGD)
         with pytest.raises(TypeError, match=f"{type(opt).__name__}.update.*of another algorithm"):
             opt.update("w", WEIGHT, WEIGHT, foreign.create_state("w", WEIGHT))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: mxopt.create(mxopt.Adam),
+        lambda: mxopt.Trainer(PARAMS, mxopt.Adam),
+        lambda: mxopt.EMA(mxopt.Adam),
+        lambda: mxopt.Groups({"*": mxopt.Adam}),
+        lambda: mxopt.checkpoint.dumps(PARAMS, opt=mxopt.Adam),
+        lambda: mxopt.sharding.divided(mxopt.Adam, PARAMS),
+    ],
+)
+def test_a_class_in_the_place_of_an_optimizer_is_to_be_called(call):
+    with pytest.raises(TypeError, match=says("got the class Adam; call it: Adam().")):
+        call()
+
+
+def test_arguments_that_have_changed_places_are_named(tmp_path):
+    with pytest.raises(TypeError, match=says("checkpoint.save: path must be a path, got dict")):
+        mxopt.checkpoint.save(PARAMS, tmp_path / "x.npz")
+    with pytest.raises(TypeError, match=says("sharding.divided: opt must be an optimizer such as")):
+        mxopt.sharding.divided(PARAMS, ADAM)
+    with pytest.raises(
+        TypeError, match=says("Trainer: optimizer_params must be a mapping such as")
+    ):
+        mxopt.Trainer(PARAMS, "adam", 0.1)

@@ -294,5 +294,8 @@ def test_a_file_tells_an_objects_class_alone() -> None:
     other.set_states(kept)
     assert other.optimizer.lr_scheduler is schedule
     np.testing.assert_array_equal(other(0, ONES, weight), updater(0, ONES, weight))
+    changed = mxopt.get_updater(mxo.SGD(lr_scheduler=abs))
+    changed.set_states(kept)
+    assert changed.optimizer.lr_scheduler is abs
     with pytest.raises(ValueError, match="Halving, which a file cannot hold; give it again"):
         mxopt.get_updater("sgd").set_states(kept)

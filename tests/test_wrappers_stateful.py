@@ -192,3 +192,10 @@ def test_a_trainer_of_groups_goes_on_with_functions_of_its_own(tmp_path):
     second.load_states(tmp_path / "states")
     assert_same(second.states, first.states)
     assert second.optimizer.definition == first.optimizer.definition
+
+
+def test_a_file_of_another_wrapper_is_refused_by_name(tmp_path):
+    mxopt.Trainer(tree(), mxopt.EMA(mxopt.Adam())).save_states(tmp_path / "states")
+    for opt, name in ((mxopt.Adam(), "Adam"), (mxopt.EMA(mxopt.SGD()), r"EMA\(SGD\)")):
+        with pytest.raises(ValueError, match=rf"must be of {name}, got EMA\(Adam\)\.$"):
+            mxopt.Trainer(tree(), opt).load_states(tmp_path / "states")

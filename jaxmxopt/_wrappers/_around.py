@@ -10,7 +10,7 @@ from jax.core import Tracer
 
 from jaxmxopt._checks import MismatchError, WrongKindError
 from jaxmxopt._config import Node
-from jaxmxopt._pure import WHOLE, Definition, flatten_states
+from jaxmxopt._pure import WHOLE, Definition, as_definition, flatten_states
 from jaxmxopt._state import State
 from jaxmxopt._state import own as copied
 from jaxmxopt._wrappers._tree import TreeDefinition
@@ -37,11 +37,7 @@ class Around(TreeDefinition):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.definition, Definition):
-            raise TypeError(
-                f"{type(self).__name__}: definition must be an optimizer such as jaxmxopt.Adam(), "
-                f"got {self.definition!r}{_hint(self.definition)}."
-            )
+        as_definition(f"{type(self).__name__}: definition", self.definition)
 
     def replace(self: Self, **changes: Any) -> Self:
         """Returns a copy with some hyperparameters changed.
@@ -152,9 +148,3 @@ def unpacked(state: State, params: Any) -> Any:
 
     is_state = lambda node: isinstance(node, State)  # noqa: E731
     return jax.tree.map(of_weight, inner, *trees.values(), is_leaf=is_state)
-
-
-def _hint(given: Any) -> str:
-    """What to give instead of a stateful optimizer."""
-    inside = isinstance(getattr(given, "definition", None), Definition)
-    return "; give its `definition`" if inside else ""

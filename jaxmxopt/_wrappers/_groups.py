@@ -14,7 +14,7 @@ from jaxmxopt._config import Node, OrderedMap
 from jaxmxopt._exported import exportable_node
 from jaxmxopt._multipliers import nobody
 from jaxmxopt._paths import flatten_with_names
-from jaxmxopt._pure import WHOLE, Definition, flatten_states
+from jaxmxopt._pure import WHOLE, Definition, as_definition, flatten_states
 from jaxmxopt._state import State
 from jaxmxopt._wrappers._tree import TreeDefinition
 
@@ -130,11 +130,7 @@ class Groups(TreeDefinition):
         if not isinstance(given, Mapping) or not given:
             raise TypeError(f"Groups: groups must be a mapping of patterns, got {given!r}.")
         for pattern, opt in given.items():
-            if not isinstance(opt, Definition):
-                raise TypeError(
-                    f"Groups: groups[{pattern!r}] must be an optimizer such as jaxmxopt.Adam(), "
-                    f"got {opt!r}."
-                )
+            as_definition(f"Groups: groups[{pattern!r}]", opt)
         object.__setattr__(self, "groups", GroupMap(given))
 
     def replace(self: Self, **changes: Any) -> Self:

@@ -10,7 +10,7 @@ import jax
 import optax
 
 from jaxmxopt._paths import path_name
-from jaxmxopt._pure import Definition
+from jaxmxopt._pure import Definition, as_definition
 from jaxmxopt._state import State
 from jaxmxopt._wrappers._masters import masters
 
@@ -59,11 +59,7 @@ def as_optax(definition: Any) -> Any:
     """
     if isinstance(definition, type) and issubclass(definition, Definition):
         return _factory(definition)
-    if not isinstance(definition, Definition):
-        raise TypeError(
-            "as_optax: definition must be an optimizer such as jaxmxopt.Adam(), or a class of "
-            f"them, got {definition!r}."
-        )
+    definition = as_definition("as_optax: definition", definition)
 
     def init(params: Any) -> State:
         return definition.init(_arrays(params))
