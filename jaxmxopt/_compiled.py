@@ -47,6 +47,9 @@ __all__ = [
     "with_master",
 ]
 
+# So many different multipliers are worked off one by one.
+FEW = 4
+
 
 def double_precision() -> bool:
     """Whether JAX has 64-bit types."""
@@ -121,14 +124,12 @@ def step(structure: Any, donate: bool, own: bool) -> Callable[..., tuple[Any, St
         ok = check_where(where)
         check_count(state.num_update)
         t = state.num_update + (1 if ok is None else ok.astype(jnp.int32))
-        rates = _RatesOfTree(opt, state.num_update + 1)
-
-        def rates_of(members: Sequence[int], dtype: Any) -> Any:
-            return [rates.of(names[i], dtype) for i in members]
-
+        rates_of = _RatesOfTree(opt, names, state.num_update + 1).of
         adapts = [opt._adapts(opt._name(name)) for name in names]
+        slots, masters = state.slots, state.master
+        bare = opt._without_tables()
         new, slots, masters = _update_groups(
-            opt, rates_of, names, weights, grads, state.slots, state.master, ok, adapts, own, donate
+            bare, rates_of, names, weights, grads, slots, masters, ok, adapts, own, donate
         )
         return jax.tree.unflatten(tree, new), State(t, slots, masters)
 
@@ -279,17 +280,44 @@ def _update_single(
 class _RatesOfTree:
     """The rates of the weights of a tree; equal multipliers share one computation."""
 
-    def __init__(self, opt: Any, t: Any) -> None:
-        self._opt = opt
+    def __init__(self, opt: Any, names: Sequence[str], t: Any) -> None:
+        self._multipliers = [opt._multipliers(name) for name in names]
+        # A table of many multipliers costs wherever it is passed on.
+        self._bare = opt._without_tables()
         self._t = t
         self._known: dict[Hashable, Any] = {}
 
-    def of(self, name: str, dtype: Any) -> Any:
-        lr_mult, wd_mult = self._opt._multipliers(name)
-        key = (id(lr_mult), id(wd_mult), dtype)
-        if key not in self._known:
-            self._known[key] = self._opt._rates_at(self._t, lr_mult, wd_mult, dtype)
-        return self._known[key]
+    def of(self, members: Sequence[int], dtype: Any) -> list[Any]:
+        """The rates of some of the weights, in the arithmetic of a dtype."""
+        if dtype not in self._known:
+            self._known[dtype] = self._made(dtype)
+        return [self._known[dtype][_identity(self._multipliers[i])] for i in members]
+
+    def _made(self, dtype: Any) -> dict[Hashable, Any]:
+        """The rates by the identities of what they are multiplied by."""
+
+        def rates(lr_mult: Any, wd_mult: Any) -> Any:
+            return self._bare._rates_at(self._t, lr_mult, wd_mult, dtype)
+
+        kinds: dict[Hashable, dict[Hashable, Any]] = {}
+        for both in self._multipliers:
+            leaves, structure = jax.tree.flatten(both)
+            kind = structure, *(leaf.dtype for leaf in leaves)
+            kinds.setdefault(kind, {})[_identity(both)] = both
+        made: dict[Hashable, Any] = {}
+        for distinct in kinds.values():
+            if len(distinct) <= FEW:
+                made |= {key: rates(*both) for key, both in distinct.items()}
+                continue
+            # As one vector, of which a weight has an element: to compile the same arithmetic
+            # for each takes longer than the rest of the step.
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *distinct.values())
+            made |= zip(distinct, RatesByRow(jax.vmap(rates)(*stacked)), strict=True)
+        return made
+
+
+def _identity(multipliers: tuple[Any, Any]) -> Hashable:
+    return tuple(map(id, multipliers))
 
 
 def flatten_grads(tree: Any, names: Sequence[str], grads: Any) -> list[Any]:

@@ -381,13 +381,17 @@ class OptimizerDef(Definition):
         )
         return bare, key
 
+    def _without_tables(self: Self) -> Self:
+        """The same for what knows its multipliers and names already."""
+        return self._with(lr_mult=None, wd_mult=None, param_idx2name=None)
+
     def _prepared(self, index: Hashable, own: bool) -> tuple[Any, Any]:
         """The compiled update of one weight, and its numbers.
 
         The multipliers are looked up and the rest of the tables left out, so that all weights
         share their compiled functions.
         """
-        bare = self._reduced()._with(lr_mult=None, wd_mult=None, param_idx2name=None)
+        bare = self._reduced()._without_tables()
         lr_mult, wd_mult = self._multipliers(index)
         structure, numbers = flattened((bare, lr_mult, zero_or(wd_mult)))
         return _compiled.update(structure, self._adapts(self._name(index)), own), numbers

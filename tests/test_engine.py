@@ -65,6 +65,24 @@ def test_without_master_float32_is_rounded_when_stored(cls):
         params, state = like(exact, params), like(exact_state, state)
 
 
+@pytest.mark.parametrize("many", [2, 99], ids=["in one array", "in arrays of their own"])
+def test_of_many_multipliers_each_weight_has_its_own(cls, many, monkeypatch):
+    monkeypatch.setattr("jaxmxopt._layout.MANY", many)
+    names = "abcdefgh"
+    params, grads = ({n: tree(seed + i)["a"] for i, n in enumerate(names)} for seed in (0, 50))
+    factors = {n: 0.3 + 0.1 * i for i, n in enumerate(names)}
+    decays = {"wd_mult": {**factors, "b": 0.0, "e": 0.0}} if make(cls).wd else {}
+    opt = make(cls, lr_mult=factors, **decays)
+    state = opt.init(params)
+    for _ in range(2):
+        states, old = state.unpack(params), params
+        params, state = opt.step(params, grads, state)
+        for name, now in state.unpack(params).items():
+            weight, alone = opt.update(name, old[name], grads[name], states[name])
+            assert_near(params[name], weight, 16)
+            assert_near(now, alone, 16)
+
+
 @pytest.mark.usefixtures("x64")
 def test_float64_is_computed_in_float64(cls):
     exact, state = run(make(cls), dtype=np.float64)
