@@ -92,13 +92,14 @@ SYNONYMS = {
 }
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns `"; did you mean 'x'?"` for the closest known name, or an empty string."""
+def nearest(name: str, known: Iterable[str], *, at_least: float = 0.5) -> str:
+    """Returns `"; did you mean 'x'?"` for the closest known name, or an empty string.
+
+    `at_least` is how alike they must be, 1 for equal names.
+    """
     known = [one for one in known if not one.startswith("_")]
-    synonym = SYNONYMS.get(name)
-    match = (
-        [synonym] if synonym in known else difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    )
+    match = [SYNONYMS[name]] if SYNONYMS.get(name) in known else []
+    match = match or difflib.get_close_matches(name, known, n=1, cutoff=at_least)
     return f"; did you mean {match[0]!r}?" if match else ""
 
 

@@ -47,7 +47,11 @@ Self = TypeVar("Self", bound="OptimizerDef")
 # Counts are int32.
 MOST_UPDATES = 2**31 - 1
 _NOTHING: Mapping[Any, Any] = {}
-HALF = (jnp.dtype(jnp.float16), jnp.dtype(jnp.bfloat16))
+HALF = frozenset(
+    jnp.dtype(kind)
+    for name, kind in vars(jnp).items()
+    if name.startswith(("float16", "bfloat16", "float8", "float4"))
+)
 
 
 class Unasked(float):
@@ -75,7 +79,7 @@ class OptimizerDef(Definition):
         clip_gradient: limits the elements of the gradient to `[-clip_gradient, clip_gradient]`;
             None, 0 and below mean no limit. What is clipped differs between algorithms.
         begin_num_update: the count that states start from, 0 or more.
-        multi_precision: float32 masters and slots for float16 and bfloat16 weights.
+        multi_precision: float32 masters and slots for weights of fewer than 32 bits.
         lazy_update: a `RowSparse` gradient touches its rows alone.
         param_idx2name: names of indices, for the multipliers. As in MXNet, a weight named here
             whose name ends neither in `_weight` nor in `_gamma` has no decay by default.

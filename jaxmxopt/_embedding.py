@@ -41,6 +41,7 @@ def value_and_row_grad(
 
     Raises:
         ValueError: a table is used otherwise, or `tables` names no leaf.
+        TypeError: `tables` holds no strings, or the loss gives what is no array.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmxopt as mxopt
@@ -50,7 +51,12 @@ def value_and_row_grad(
         >>> grads["table"], grads["scale"].item()
         (RowSparse(3 rows of (9, 2), float32), 6.0)
     """
-    patterns = (tables,) if isinstance(tables, str) else tuple(tables)
+    patterns = (tables,) if isinstance(tables, str) else tables
+    if not isinstance(patterns, Sequence) or not all(isinstance(one, str) for one in patterns):
+        raise TypeError(
+            "value_and_row_grad: tables must be a path, a pattern or a list of them, "
+            f"got {tables!r}."
+        )
 
     def value_and_grad(params: Any, /, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         names, leaves, tree = flatten_with_names(params)

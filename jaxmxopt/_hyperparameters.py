@@ -11,10 +11,10 @@ from jax.core import Tracer
 from jaxmxopt import _config
 from jaxmxopt._counts import RATES, HostRates
 from jaxmxopt._definition import OptimizerDef
-from jaxmxopt._overriding import check_scheduler
+from jaxmxopt._overriding import check_scheduler, warn_caller
 from jaxmxopt._plan import Counted, Plan
 
-__all__ = ["Hyperparameters", "Undefined"]
+__all__ = ["Hyperparameters", "Undefined", "warn_of_a_slip"]
 
 
 class Undefined(OptimizerDef):
@@ -67,7 +67,7 @@ class Hyperparameters(HostRates):
     Attributes:
         rescale_grad: every gradient is multiplied by it first.
         clip_gradient: limits the elements of the gradient; None, 0 and below mean no limit.
-        multi_precision: float32 masters for float16 and bfloat16 weights.
+        multi_precision: float32 masters for weights of fewer than 32 bits.
     """
 
     rescale_grad: float
@@ -149,6 +149,8 @@ class Hyperparameters(HostRates):
                 "does it."
             )
         else:
+            if algorithm is not None and name not in self.__dict__:
+                warn_of_a_slip(self, name, [*_own(type(algorithm)), *_COMMON])
             object.__setattr__(self, name, value)
             if name in RATES:
                 self.__dict__["_own_rates"] = True
@@ -204,6 +206,18 @@ class Hyperparameters(HostRates):
             shown = repr(self.definition).partition("(")[2][:-1]
         counted = f"num_update={self.num_update}"
         return f"{type(self).__name__}({', '.join(filter(None, (shown, counted)))})"
+
+
+def warn_of_a_slip(optimizer: Any, name: str, known: Sequence[str]) -> None:
+    """Warns of a new attribute that is called almost as a hyperparameter and would do nothing."""
+    ours = type(optimizer).__module__.startswith("jaxmxopt.")
+    hint = (
+        _config.nearest(name, known, at_least=0.8)
+        if ours and not hasattr(type(optimizer), name)
+        else ""
+    )
+    if hint:
+        warn_caller(f"{type(optimizer).__name__}.{name} is no hyperparameter{hint}")
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -87,7 +87,7 @@ class Optimizer(Updates):
         sym: anything with `attr_dict()` and `list_arguments()`, whose `__lr_mult__` and
             `__wd_mult__` are multipliers by name.
         begin_num_update: the count that indices start from.
-        multi_precision: float32 masters for float16 and bfloat16 weights.
+        multi_precision: float32 masters for weights of fewer than 32 bits.
         param_dict: by index, anything with `lr_mult` and `wd_mult`, which go before all other
             multipliers. Neither copied nor pickled with the optimizer.
 

@@ -13,7 +13,7 @@ from jaxmxopt._checks import MismatchError, WrongKindError, explained
 from jaxmxopt._compiled import flattened
 from jaxmxopt._counts import symbol_info
 from jaxmxopt._definition import OptimizerDef
-from jaxmxopt._hyperparameters import Undefined
+from jaxmxopt._hyperparameters import Undefined, warn_of_a_slip
 from jaxmxopt._multipliers import Multipliers
 from jaxmxopt._optimizer import Optimizer
 from jaxmxopt._pure import Definition
@@ -64,6 +64,9 @@ class TreeOptimizer(Optimizer):
         if name == "num_update":
             return
         if wrapped is None or not any(hasattr(one, field) for one in _leaves(wrapped)):
+            if wrapped is not None and name not in self.__dict__:
+                fields = {field for one in _leaves(wrapped) for field in one._described}
+                warn_of_a_slip(self, name, [*fields, *_FIELDS])
             object.__setattr__(self, name, value)
         elif getattr(self, name) is not value:
             self.__dict__["_wrapped"] = wrapped.replace(**{field: value})
@@ -221,6 +224,8 @@ class TreeOptimizer(Optimizer):
 
 
 Optimizer._of_trees = TreeOptimizer
+# What messages call it.
+TreeOptimizer.__name__ = "Optimizer"
 
 
 @functools.lru_cache(maxsize=256)

@@ -51,6 +51,16 @@ def test_masters_are_the_float32_run(cls):
         assert_near(one.slots, exact_states[key].slots, ulps)
 
 
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+def test_weights_of_eight_bits_have_masters(dtype):
+    opt, w = mxopt.SGD(learning_rate=2**-6, multi_precision=True), jnp.ones(2, dtype)
+    state = opt.init(w)
+    for _ in range(16):
+        w, state = opt.step(w, jnp.ones_like(w), state)
+    assert_same(state.unpack(w).master, jnp.full(2, 0.75))
+    assert_same(w, jnp.full(2, 0.75, dtype))
+
+
 def test_without_master_float32_is_rounded_when_stored(cls):
     opt = make(cls)
     params = half_tree()

@@ -529,3 +529,16 @@ def test_any_class_can_be_made_lazy_or_not(name: str) -> None:
     klass, default = getattr(mxo, name), getattr(mxopt, name).lazy_update
     assert klass().lazy_update == default
     assert klass(lazy_update=not default).definition.lazy_update != default
+
+
+@pytest.mark.parametrize("opt", [mxo.SGD, lambda: mxopt.create(mxopt.EMA(mxopt.SGD()))])
+def test_an_attribute_called_almost_as_a_hyperparameter_is_warned_of(opt):
+    opt = opt()
+    with pytest.warns(
+        UserWarning, match=r"\.momentun is no hyperparameter; did you mean 'momentum'"
+    ):
+        opt.momentun = 0.9
+    with pytest.warns(UserWarning, match=r"\.weight_decay is no .*; did you mean 'wd'\?"):
+        opt.weight_decay = 0.1
+    opt.note = "anything else"
+    assert opt.note == "anything else"

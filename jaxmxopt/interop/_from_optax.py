@@ -51,7 +51,7 @@ class FromOptax(TreeDefinition):
         lr_scheduler: any callable from an update count to a learning rate, in its place.
         rescale_grad: every gradient is multiplied by it first.
         begin_num_update: the count that states start from; the counts of `tx` start from 0.
-        multi_precision: `tx` works on float32 masters of float16 and bfloat16 weights.
+        multi_precision: `tx` works on float32 masters of weights of fewer than 32 bits.
 
     Slots: `state`, that of `tx`. Under `update` it is of the one weight.
     """
@@ -204,7 +204,7 @@ def from_optax(
             count is 1; schedules of optax begin at 0: `lambda t: schedule(t - 1)`.
         rescale_grad: every gradient is multiplied by it first.
         begin_num_update: the count that states start from.
-        multi_precision: float32 masters for float16 and bfloat16 weights.
+        multi_precision: float32 masters for weights of fewer than 32 bits.
 
     Example:
         >>> import jax.numpy as jnp, optax
