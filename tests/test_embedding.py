@@ -188,6 +188,12 @@ def test_unknown_tables_are_refused(tables):
         mxopt.value_and_row_grad(LOSSES["take"], tables)(params(), IDS)
 
 
+@pytest.mark.parametrize("tables", [3, None, ["table", 3]], ids=str)
+def test_tables_that_are_no_paths_are_refused(tables):
+    with pytest.raises(TypeError, match="tables must be a path, a pattern or a list of them, got"):
+        mxopt.value_and_row_grad(LOSSES["take"], tables)
+
+
 def test_what_cannot_be_a_table_is_refused():
     with pytest.raises(ValueError, match=r"table 't' must be floating .* int32"):
         mxopt.value_and_row_grad(lambda p: 0.0, "t")({"t": jnp.zeros(3, jnp.int32)})

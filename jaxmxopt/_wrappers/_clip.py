@@ -23,8 +23,8 @@ class ClipGlobalNorm(Around):
 
     The norm is that of the gradients after `rescale_grad`, so the limit does not depend on the
     size of a batch or the scale of a loss. Under `update` it is the norm of the one gradient,
-    within a group of `Groups` that of the group. Gradients whose norm is not finite are not
-    scaled: `where=jaxmxopt.amp.all_finite(grads)` skips them.
+    within a group of `Groups` that of the group. Where an element is not finite, nothing is
+    scaled: `where=jaxmxopt.amp.all_finite(grads)` skips such a step.
 
     Around `Accumulate` it limits every gradient, within `Accumulate` their average.
 
