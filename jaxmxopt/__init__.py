@@ -26,6 +26,7 @@ from jaxmxopt._algorithms.sgd import SGD as SGD
 from jaxmxopt._algorithms.sgld import SGLD as SGLD
 from jaxmxopt._algorithms.signum import Signum as Signum
 from jaxmxopt._algorithms.test import Test as Test
+from jaxmxopt._config import nearest as _nearest
 from jaxmxopt._definition import OptimizerDef as OptimizerDef
 from jaxmxopt._embedding import value_and_row_grad as value_and_row_grad
 from jaxmxopt._optimizer import Optimizer as Optimizer
@@ -54,4 +55,5 @@ else:
         """Imports a module when it is first asked for."""
         if name in ("algorithm", "checkpoint", "interop", "mxnet_files", "sharding"):
             return _importlib.import_module(f"jaxmxopt.{name}")
-        raise AttributeError(f"module 'jaxmxopt' has no attribute {name!r}")
+        hint = "" if name.startswith("_") else _nearest(name, globals(), at_least=0.7)
+        raise AttributeError(f"module 'jaxmxopt' has no attribute {name!r}{hint}")

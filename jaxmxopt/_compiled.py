@@ -326,6 +326,12 @@ def flatten_grads(tree: Any, names: Sequence[str], grads: Any) -> list[Any]:
     leaves, grads_tree = jax.tree.flatten(grads, is_leaf=is_leaf)
     if grads_tree == tree:
         return leaves
+    second = grads[1] if type(grads) is tuple and len(grads) == 2 else None
+    if second is not None and jax.tree.structure(second, is_leaf=is_leaf) == tree:
+        raise MismatchError(
+            "grads must have the structure of params, got a tuple of 2: jax.value_and_grad gives "
+            "(value, grads)."
+        )
     paths = jax.tree_util.tree_flatten_with_path(grads, is_leaf=is_leaf)[0]
     given = {path_name(path) for path, _ in paths}
     missing = [name for name in names if name not in given]

@@ -99,6 +99,7 @@ def nearest(name: str, known: Iterable[str], *, at_least: float = 0.5) -> str:
     """
     known = [one for one in known if not one.startswith("_")]
     match = [SYNONYMS[name]] if SYNONYMS.get(name) in known else []
+    match = match or [one for one in known if one.lower() == name.lower()]
     match = match or difflib.get_close_matches(name, known, n=1, cutoff=at_least)
     return f"; did you mean {match[0]!r}?" if match else ""
 
@@ -351,7 +352,14 @@ def _suggesting(init: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(init)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        fields = dataclasses.fields(self)
         known = list(type(self).__dataclass_fields__)
+        if len(args) > sum(not field.kw_only for field in fields):
+            first = next(field.name for field in fields if field.kw_only)
+            raise TypeError(
+                f"{type(self).__name__}() takes hyperparameters by name, such as {first}=..., "
+                f"got {args[-1]!r} without one."
+            )
         for name in kwargs:
             if name not in known:
                 raise TypeError(

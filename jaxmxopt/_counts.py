@@ -4,6 +4,7 @@ All in Python numbers, in double precision, looked up anew at every update, so w
 loop changes between two updates counts from the next one on.
 """
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -181,15 +182,19 @@ class HostRates:
                 )
             return self.lr
         lr = self.lr_scheduler(self.num_update)
-        return lr if type(lr) is float else self._as_rate(lr)
+        return lr if type(lr) is float and 0.0 <= lr < math.inf else self._as_rate(lr)
 
     def _as_rate(self, lr: Any) -> float:
+        where = f"{type(self).__name__}.learning_rate: lr_scheduler must give a number"
         try:
-            return float(lr)
+            rate = float(lr)
         except (TypeError, ValueError):
-            raise TypeError(
-                f"{type(self).__name__}.learning_rate: lr_scheduler must give a number, got {lr!r}."
-            ) from None
+            raise TypeError(f"{where}, got {lr!r}.") from None
+        if isinstance(lr, str):
+            raise TypeError(f"{where}, got {lr!r}.")
+        if not 0.0 <= rate < math.inf:
+            raise ValueError(f"{where} in [0, inf), got {rate!r} for update {self.num_update}.")
+        return rate
 
     def set_learning_rate(self, lr: float) -> None:
         """Sets the learning rate.

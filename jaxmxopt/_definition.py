@@ -140,6 +140,10 @@ class OptimizerDef(Definition):
             self._set("learning_rate", None)
         elif self.learning_rate is None:
             self._set("learning_rate", float(self._default_learning_rate()))
+        if self.lazy_update and not self._rowwise:
+            warn_caller(
+                f"{owner}: lazy_update=True changes nothing, as an update needs the whole weight."
+            )
         if not 0 <= self.begin_num_update < MOST_UPDATES:
             raise ValueError(
                 f"{owner}: begin_num_update must be in [0, {MOST_UPDATES}), "

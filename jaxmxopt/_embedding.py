@@ -51,6 +51,8 @@ def value_and_row_grad(
         >>> grads["table"], grads["scale"].item()
         (RowSparse(3 rows of (9, 2), float32), 6.0)
     """
+    if not callable(loss):
+        raise TypeError(f"value_and_row_grad: loss must be a function, got {loss!r}; it is first.")
     patterns = (tables,) if isinstance(tables, str) else tables
     if not isinstance(patterns, Sequence) or not all(isinstance(one, str) for one in patterns):
         raise TypeError(

@@ -72,6 +72,10 @@ def clip_global_norm(tree: Tree, max_norm: Any) -> tuple[Tree, jax.Array]:
         tree: gradients; leaves may be `RowSparse`, duplicate rows of which add up first.
         max_norm: 0 or more.
 
+    Raises:
+        ValueError: max_norm is below 0.
+        TypeError: it is no number.
+
     Returns:
         The gradients in their own dtypes, and the norm that they had.
 
@@ -81,7 +85,11 @@ def clip_global_norm(tree: Tree, max_norm: Any) -> tuple[Tree, jax.Array]:
         >>> print(grads["w"], norm)
         [0.6 0.8] 5.0
     """
-    if not isinstance(max_norm, (jax.Array, np.ndarray)) and not max_norm >= 0:
+    is_array = isinstance(max_norm, (jax.Array, np.ndarray))
+    if not is_array and not isinstance(max_norm, (int, float, np.number)):
+        kind = type(max_norm).__name__
+        raise TypeError(f"clip_global_norm: max_norm must be a number, got {kind}; it is second.")
+    if not is_array and not max_norm >= 0:
         raise ValueError(f"clip_global_norm: max_norm must be 0 or more, got {max_norm!r}.")
     return _clip_global_norm(tree, max_norm)
 

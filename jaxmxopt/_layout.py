@@ -91,8 +91,9 @@ class Packed:
         return self.groups, self.layout
 
     def tree_flatten_with_keys(self) -> tuple[tuple[Any, ...], Layout]:
-        """`tree_flatten` with the numbers of the groups."""
-        keys = (jax.tree_util.SequenceKey(i) for i in range(len(self.groups)))
+        """`tree_flatten` with the path of the first weight of each group, if it is known."""
+        names = self.layout.names or range(self.layout.size)
+        keys = (jax.tree_util.DictKey(names[members[0]]) for members in self.layout.groups)
         return tuple(zip(keys, self.groups, strict=True)), self.layout
 
     @classmethod

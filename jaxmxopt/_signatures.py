@@ -92,6 +92,11 @@ def stateful(cls: Class) -> Class:
     @functools.wraps(stub)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         for name in kwargs:
+            if name in ("lr_mult", "wd_mult"):
+                raise TypeError(
+                    f"{type(self).__name__}() got an unknown argument {name!r}; set_{name} sets "
+                    f"it, and so does a definition, jaxmxopt.{cls.__name__}({name}=...)."
+                )
             if name not in signature.parameters:
                 raise TypeError(
                     f"{type(self).__name__}() got an unknown argument {name!r}"

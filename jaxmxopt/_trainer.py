@@ -334,6 +334,8 @@ class Trainer:
         self._optimizer = adopted(self._optimizer, made)
         self._keep(merged)
         self._scaling.state = scale
+        if found.more is not None and self._scaling.scaler is None:
+            warn_caller(f"{call}: the file's loss scale is left out, as there is no loss_scaler.")
 
     def _merged(self, call: str, states: dict[Any, Any], current: Mapping[str, Any]) -> Any:
         """What `_keep` takes, of a file where it has it; all of the file must have its place."""

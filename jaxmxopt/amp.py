@@ -111,7 +111,7 @@ class DynamicLossScaler(Config):
         Losses of half precision become float32. Compute the loss itself in float32: the cotangent
         of a float16 loss overflows from a scale of 65536 on.
         """
-        return multiplied(loss, state.loss_scale)
+        return multiplied(loss, self._checked("scale", state).loss_scale)
 
     def unscale(self, grads: Tree, state: LossScale) -> Tree:
         """Multiplies gradients by the scale's reciprocal; half precision becomes float32 first.
@@ -126,7 +126,7 @@ class DynamicLossScaler(Config):
             The gradients of the loss. Those of half precision are float32 now: rounded back, small
             ones would be lost after all. `OptimizerDef.step` takes them as they are.
         """
-        return multiplied(grads, 1 / state.loss_scale)
+        return multiplied(grads, 1 / self._checked("unscale", state).loss_scale)
 
     def update(self, state: LossScale, finite: Any) -> LossScale:
         """Moves on by one step.
@@ -142,9 +142,22 @@ class DynamicLossScaler(Config):
             jnp.asarray(number, jnp.float32)
             for number in (self.scale_factor, self.min_scale, self.max_scale)
         )
-        current = state.next_loss_scale
+        current = self._checked("update", state).next_loss_scale
+        if not hasattr(finite, "dtype") and not isinstance(finite, bool):
+            raise TypeError(
+                "DynamicLossScaler.update: finite must be a scalar bool such as all_finite(grads), "
+                f"got {type(finite).__name__}."
+            )
         unskipped = jnp.where(finite, state.unskipped + 1, 0)
         grown = unskipped >= self.scale_window
         following = jnp.where(grown, jnp.minimum(current * factor, most), current)
         following = jnp.where(finite, following, jnp.maximum(current / factor, least))
         return LossScale(current, following, jnp.where(grown, 0, unskipped))
+
+    def _checked(self, call: str, state: Any) -> LossScale:
+        if not isinstance(state, LossScale):
+            raise TypeError(
+                f"DynamicLossScaler.{call}: state must be a LossScale, from init() or update(), "
+                f"got {type(state).__name__}."
+            )
+        return state

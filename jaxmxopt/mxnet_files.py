@@ -166,7 +166,7 @@ def save_states(
     Raises:
         ValueError: MXNet 1.9.1 has no such optimizer, schedule or array; or a weight is missing in
             `names` or there twice, or `names` are needed.
-        TypeError: an index is neither an integer nor a string.
+        TypeError: an index is neither an integer nor a string, or `updater` is none.
         OSError: the file cannot be written.
 
     Example:
@@ -179,6 +179,11 @@ def save_states(
         ...     {number: state.shape for number, state in load_states(file).states.items()}
         {0: (2,), 1: (2, 2)}
     """
+    if not isinstance(updater, (Updater, Trainer)):
+        raise TypeError(
+            "mxnet_files.save_states: updater must be an Updater or a Trainer, "
+            f"got {type(updater).__name__}."
+        )
     with _named(f"mxnet_files.save_states({os.fspath(file)!r})"):
         if names is None and isinstance(updater, Trainer):
             raise ValueError(

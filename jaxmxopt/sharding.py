@@ -9,7 +9,7 @@ Both functions give shardings for `jax.jit`, a tree like `opt.init(params)`::
 The update itself is the same everywhere: XLA partitions it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -64,7 +64,7 @@ def divided(opt: Definition, params: Any, axis: str | tuple[str, ...] = "data") 
 
     Raises:
         ValueError: a weight has no `NamedSharding`, or the mesh no such axis.
-        TypeError: `opt` is no definition.
+        TypeError: `opt` is no definition, or `axis` no name.
 
     References:
         Rajbhandari, Rasley, Ruwase, He: ZeRO, memory optimizations toward training trillion
@@ -78,7 +78,11 @@ def divided(opt: Definition, params: Any, axis: str | tuple[str, ...] = "data") 
         >>> tuple(divided(mxopt.Adam(), params).unpack(params)["w"].slots.mean.spec)
         ('data',)
     """
-    axes = (axis,) if isinstance(axis, str) else tuple(axis)
+    axes = (axis,) if isinstance(axis, str) else axis
+    if not isinstance(axes, Sequence) or not all(isinstance(name, str) for name in axes):
+        raise TypeError(
+            f"sharding.divided: axis must be the name of a mesh axis or several, got {axis!r}."
+        )
 
     def cut(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
         missing = [name for name in axes if name not in mesh.shape]

@@ -94,7 +94,8 @@ class Accumulate(Around):
             micro = jnp.where(ok, micro, state.slots.micro)
 
         def update(params: Any, inner: State, total: Any) -> Any:
-            mean = jax.tree.map(lambda leaf: leaf / self.every, total)
+            # Not `every`, which may have been another when some of them were added.
+            mean = jax.tree.map(lambda leaf: leaf / micro.astype(leaf.dtype), total)
             params, inner = self._advance_inner(params, mean, inner, None, index)
             return params, inner, jax.tree.map(jnp.zeros_like, total)
 

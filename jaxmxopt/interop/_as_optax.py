@@ -13,6 +13,7 @@ from jaxmxopt._paths import path_name
 from jaxmxopt._pure import Definition, as_definition
 from jaxmxopt._state import State
 from jaxmxopt._wrappers._masters import masters
+from jaxmxopt.interop._flax import known_to_flax
 
 __all__ = ["apply_updates", "as_optax"]
 
@@ -62,6 +63,10 @@ def as_optax(definition: Any) -> Any:
     definition = as_definition("as_optax: definition", definition)
 
     def init(params: Any) -> State:
+        known_to_flax()
+        if any(isinstance(leaf, optax.MaskedNode) for leaf in _leaves(params)):
+            # A multiplier of a weight that the mask leaves out is no mistake.
+            return definition._init(_arrays(params))
         return definition.init(_arrays(params))
 
     def update(
@@ -76,6 +81,10 @@ def as_optax(definition: Any) -> Any:
         return jax.tree.map(lambda new, old: new - old, new, params), state
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def _leaves(params: Any) -> list[Any]:
+    return jax.tree.leaves(params, is_leaf=lambda node: isinstance(node, optax.MaskedNode))
 
 
 def _arrays(params: Any) -> Any:
