@@ -7,6 +7,7 @@ their range), which are static and which hold another record.
 import dataclasses
 import difflib
 import functools
+import inspect
 import math
 import types
 import typing
@@ -349,13 +350,15 @@ def _same(value: Any, default: Any) -> bool:
 
 def _suggesting(init: Callable[..., None]) -> Callable[..., None]:
     """Wraps a constructor so that an unknown keyword names the nearest known one."""
+    kinds = [parameter.kind for parameter in inspect.signature(init).parameters.values()]
+    most = sum(kind == inspect.Parameter.POSITIONAL_OR_KEYWORD for kind in kinds) - 1
+    most = math.inf if inspect.Parameter.VAR_POSITIONAL in kinds else most
 
     @functools.wraps(init)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        fields = dataclasses.fields(self)
         known = list(type(self).__dataclass_fields__)
-        if len(args) > sum(not field.kw_only for field in fields):
-            first = next(field.name for field in fields if field.kw_only)
+        if len(args) > most:
+            first = next(field.name for field in dataclasses.fields(self) if field.kw_only)
             raise TypeError(
                 f"{type(self).__name__}() takes hyperparameters by name, such as {first}=..., "
                 f"got {args[-1]!r} without one."

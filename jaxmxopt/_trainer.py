@@ -1,7 +1,7 @@
 """gluon.Trainer: an optimizer, a tree of weights and their states, updated in one call."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -11,7 +11,7 @@ from jaxmxopt._atomic import replacing
 from jaxmxopt._checks import MismatchError, explained
 from jaxmxopt._compiled import flatten_grads, slots_and_master, with_master
 from jaxmxopt._config import Real, as_number
-from jaxmxopt._definition import HALF, OptimizerDef
+from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._gradients import multiplied
 from jaxmxopt._layout import Layout
 from jaxmxopt._loss_scaling import LossScaling
@@ -20,8 +20,10 @@ from jaxmxopt._overriding import warn_caller
 from jaxmxopt._paths import flatten_with_names
 from jaxmxopt._saved_states import adopted, dumped, loaded
 from jaxmxopt._state import MasterState, State
+from jaxmxopt._trainer_file import checked, in_their_places, paths_by_number, rename
 from jaxmxopt._tree_optimizer import TreeOptimizer
 from jaxmxopt._updater import device_id, placed
+from jaxmxopt._wrappers._masters import masters
 from jaxmxopt.amp import DynamicLossScaler
 
 __all__ = ["Trainer"]
@@ -99,9 +101,35 @@ class Trainer:
     def params(self) -> Any:
         """The weights as they stand, a tree like the one given.
 
-        Each call makes the tree anew: what is put into it does not reach the Trainer.
+        Each call makes the tree anew: what is put into it does not reach the Trainer. A whole tree
+        can be set, like the one given; masters follow, and the rest of the states stays.
         """
         return jax.tree.unflatten(self._tree, self._weights)
+
+    @params.setter
+    def params(self, params: Any) -> None:
+        """Goes on with copies of other weights; of what the optimizer remembers, masters follow.
+
+        Raises:
+            ValueError: they are not like the weights in names, shapes and dtypes.
+        """
+        names, weights, _ = flatten_with_names(params)
+        wanted = {n: (w.shape, w.dtype) for n, w in zip(self._names, self._weights, strict=True)}
+        given = {n: (jnp.shape(w), jnp.result_type(w)) for n, w in zip(names, weights, strict=True)}
+        for name in [*wanted, *given]:
+            if given.get(name) != wanted.get(name):
+                raise ValueError(
+                    f"Trainer.params({name!r}): a weight must have shape and dtype "
+                    f"{wanted.get(name)}, got {given.get(name)}."
+                )
+        if self._whole is None:
+            self._keep([_of_weight(s, w) for s, w in zip(self._states(), weights, strict=True)])
+        elif any(leaf is not None for leaf in masters(self.params, self._whole).values()):
+            raise ValueError(
+                "Trainer.params: weights with masters cannot be set beside a transformation of "
+                "optax; make another Trainer."
+            )
+        self._weights = [jnp.array(weight, copy=True) for weight in weights]
 
     @property
     def optimizer(self) -> Optimizer:
@@ -305,102 +333,63 @@ class Trainer:
         names, leaves, _ = flatten_with_names(self._whole)
         return dict(zip(names, leaves, strict=True))
 
-    def load_states(self, fname: Path) -> None:
+    def load_states(self, fname: Path, names: Sequence[str] | None = None) -> None:
         """Goes on from a file that `save_states` wrote, or gluon's Trainer in MXNet.
 
-        Weights in MXNet's files have numbers: they go by the order of the leaves of `params`.
+        Args:
+            fname: of the file.
+            names: for a file of MXNet's, in which weights have numbers: the paths of the weights
+                in the order of gluon's parameters, `sorted(net.collect_params())`, those that do
+                not learn under any other name. By default the order of the leaves of `params`.
 
         Raises:
-            ValueError: the file is damaged or of something else. Nothing has changed then.
+            ValueError: the file is damaged or of something else, or `names` lack a weight or are
+                for a file that has names. Nothing has changed then.
             OSError: the file cannot be read.
+
+        Warns:
+            UserWarning: weights of one shape, in a tree that gluon has not, are told by nothing
+                but the order of its leaves.
         """
         call = f"Trainer.load_states({os.fspath(fname)!r})"
         with open(fname, "rb") as file:
-            self._load(call, file.read())
+            self._load(call, file.read(), names)
 
-    def _load(self, call: str, data: bytes) -> None:
+    def _load(self, call: str, data: bytes, names: Sequence[str] | None = None) -> None:
         current = self._kept()
         found = loaded(call, data, self._optimizer, current)
         made, states = found.optimizer, found.states
-        numbers = self._numbers(states)
+        numbers = paths_by_number(call, states, self._names, self._weights, names)
         if numbers:
             states = {numbers.get(index, index): state for index, state in states.items()}
-            _rename(made, numbers)
-        merged = self._merged(call, states, current)
+            rename(made, numbers)
+        in_place = in_their_places(call, states, current, whole=self._whole is not None)
+        if self._whole is not None:
+            leaves, tree = jax.tree.flatten(self._whole)
+            pairs = zip(in_place.values(), leaves, strict=True)
+            kept: Any = tree.unflatten([placed(leaf, old) for leaf, old in pairs])
+        else:
+            pairs = zip(in_place.items(), self._weights, strict=True)
+            kept = [
+                placed(checked(call, name, weight, state, current[name]), weight)
+                for (name, state), weight in pairs
+            ]
         try:
             scale = self._scaling.taken(found.more)
         except ValueError as error:
             raise ValueError(f"{call}: {error}") from None
         self._optimizer = adopted(self._optimizer, made)
-        self._keep(merged)
+        self._keep(kept)
         self._scaling.state = scale
         if found.more is not None and self._scaling.scaler is None:
             warn_caller(f"{call}: the file's loss scale is left out, as there is no loss_scaler.")
-
-    def _merged(self, call: str, states: dict[Any, Any], current: Mapping[str, Any]) -> Any:
-        """What `_keep` takes, of a file where it has it; all of the file must have its place."""
-        missing = next((name for name in current if name not in states), None)
-        # In MXNet's files those that do not learn are missing, and weights have numbers.
-        ours = all(name in current for name in states)
-        if missing is not None and (self._whole is not None or (states and ours)):
-            raise ValueError(f"{call}: the file must hold all states, got none of {missing!r}.")
-        found = {name: states.pop(name, kept) for name, kept in current.items()}
-        if states:
-            raise ValueError(
-                f"{call}: the file must be of these weights, {len(found)} in number, got states of "
-                f"{len(states)} more, the first {next(iter(states))!r}."
-            )
-        if self._whole is not None:
-            leaves, tree = jax.tree.flatten(self._whole)
-            pairs = zip(found.values(), leaves, strict=True)
-            return tree.unflatten([placed(leaf, old) for leaf, old in pairs])
-        return [
-            placed(self._checked(call, name, weight, state, current[name]), weight)
-            for (name, state), weight in zip(found.items(), self._weights, strict=True)
-        ]
-
-    def _numbers(self, states: Mapping[Any, Any]) -> dict[Any, str]:
-        """The paths of the weights that a file of MXNet's has numbers for."""
-        known = sorted(index for index in states if isinstance(index, int))
-        if len(known) == len(self._names):
-            # Weights that do not learn have numbers too, but no states.
-            return dict(zip(known, self._names, strict=True))
-        return {index: self._names[index] for index in known if 0 <= index < len(self._names)}
-
-    def _checked(self, call: str, name: str, weight: Any, state: Any, current: Any) -> Any:
-        """Refuses a state from a file that is of another weight."""
-        if isinstance(state, MasterState) and weight.dtype not in HALF:
-            raise ValueError(
-                f"{call}: the state of {name!r} must be without a master, as its weight is of "
-                f"{weight.dtype}, got one with a master."
-            )
-        if isinstance(current, MasterState) and not isinstance(state, MasterState):
-            slots = jax.tree.leaves(state)
-            if any(slot.dtype == current.master.dtype for slot in slots if slot.shape):
-                raise ValueError(
-                    f"{call}: the state of {name!r} must be of {weight.dtype} or with a master, "
-                    f"got {current.master.dtype} without."
-                )
-        given, expected = (jax.tree.map(jnp.shape, tree) for tree in (state, current))
-        if jax.tree.structure(state) == jax.tree.structure(current) and given != expected:
-            raise ValueError(
-                f"{call}: the state of {name!r} must have shapes {expected}, got {given}."
-            )
-        return state
 
     def __repr__(self) -> str:
         return f"Trainer({len(self._names)} weights, {self._optimizer!r})"
 
 
-def _rename(optimizer: Optimizer, names: Mapping[Any, str]) -> None:
-    """Gives the weights of an optimizer other indices."""
-
-    def renamed(table: Mapping[Any, Any]) -> dict[Any, Any]:
-        return {names.get(index, index): value for index, value in table.items()}
-
-    counts, current = optimizer._all_index_update_counts, optimizer._index_update_count
-    device = next((device for device, table in counts.items() if table is current), 0)
-    optimizer._all_index_update_counts = {d: renamed(table) for d, table in counts.items()}
-    optimizer._set_current_context(device)
-    optimizer.idx2name = renamed(optimizer.idx2name)
-    optimizer.lr_mult, optimizer.wd_mult = renamed(optimizer.lr_mult), renamed(optimizer.wd_mult)
+def _of_weight(state: Any, weight: Any) -> Any:
+    """A state whose master, if it has one, is another weight's."""
+    if not isinstance(state, (MasterState, State)) or state.master is None:
+        return state
+    return state._replace(master=jnp.asarray(weight).astype(state.master.dtype))
