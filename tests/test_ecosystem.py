@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
-from flax import nnx
+from flax import nnx, serialization
 from flax.training.train_state import TrainState
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from samples import assert_near, assert_same, tree
@@ -142,6 +142,39 @@ def test_orbax_restores_states(name, checkpointer, tmp_path):
     restored = through_file(checkpointer, tmp_path / "kept", (params, state), like)
     assert_same(restored, (params, state))
     assert_same(opt.step(restored[0], params, restored[1]), opt.step(params, params, state))
+
+
+@pytest.mark.parametrize("many", [2, 99], ids=["in one array", "in arrays of their own"])
+@pytest.mark.parametrize("name", ["SGD", "Adam, masters", "Groups"])
+def test_no_weight_gets_the_state_of_one_of_another_name(
+    name, many, checkpointer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("jaxmxopt._layout.MANY", many)
+    opt, params = STATES[name](), tree()
+    state = opt.step(params, params, opt.init(params))[1]
+    renamed = {{"b": "z"}.get(key, key): leaf for key, leaf in params.items()}
+    with pytest.raises(ValueError, match=r"step: state is "):
+        opt.step(renamed, renamed, state)
+    with pytest.raises(ValueError, match="the state is of 'b' where params has 'c'"):
+        state.unpack(renamed)
+    if many == 99 and name != "SGD":
+        checkpointer.save(tmp_path / "kept", state)
+        checkpointer.wait_until_finished()
+        with pytest.raises(ValueError, match="structures do not match"):
+            checkpointer.restore(tmp_path / "kept", opt.init(renamed))
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_flax_writes_and_reads_states(name):
+    opt, params = STATES[name](), tree()
+    start = TrainState.create(apply_fn=None, params=params, tx=as_optax(opt))
+    trained = start.apply_gradients(grads=params)
+    kept = serialization.to_bytes(trained)
+    assert_same(serialization.from_bytes(start, kept).opt_state, trained.opt_state)
+    if name != "from_optax":
+        renamed = as_optax(opt).init({{"b": "z"}.get(key, key): w for key, w in params.items()})
+        with pytest.raises(ValueError, match=r"of the weights that it is restored into, got anot"):
+            serialization.from_bytes(renamed, serialization.to_bytes(trained.opt_state))
 
 
 @pytest.mark.parametrize("devices", [8, 4, 1])

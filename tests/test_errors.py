@@ -462,3 +462,52 @@ def test_arguments_that_have_changed_places_are_named(tmp_path):
         TypeError, match=says("Trainer: optimizer_params must be a mapping such as")
     ):
         mxopt.Trainer(PARAMS, "adam", 0.1)
+
+
+SCALER = mxopt.amp.DynamicLossScaler()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mxopt.Adam(0.1), "Adam() takes hyperparameters by name, such as learning_rate="),
+        (lambda: mxopt.EMA(ADAM, 0.9), "EMA() takes hyperparameters by name, such as decay=..."),
+        (lambda: SCALER.scale(SCALER.init(), 1.0), "scale: state must be a LossScale, from init"),
+        (lambda: SCALER.unscale(SCALER.init(), PARAMS), "unscale: state must be a LossScale"),
+        (lambda: SCALER.update(True, SCALER.init()), "update: state must be a LossScale"),
+        (lambda: SCALER.update(SCALER.init(), PARAMS), "finite must be a scalar bool such as all_"),
+        (lambda: mxopt.amp.clip_global_norm(1.0, PARAMS), "max_norm must be a number, got dict"),
+        (lambda: mxopt.amp.clip_global_norm(PARAMS, "1"), "max_norm must be a number, got str"),
+        (lambda: mxopt.sharding.divided(ADAM, PARAMS, 3), "axis must be the name of a mesh axis"),
+        (lambda: mxopt.value_and_row_grad("a", print), "loss must be a function, got 'a'"),
+        (
+            lambda: mxopt.mxnet_files.save_states("x", mxopt.create("sgd")),
+            "updater must be an Updater or a Trainer, got SGD.",
+        ),
+        (
+            lambda: mxopt.Trainer(PARAMS, "adam", {"lr_mult": {"a": 1.0}}),
+            "unknown argument 'lr_mult'; set_lr_mult sets it, and so does a definition",
+        ),
+    ],
+)
+def test_wrong_arguments_say_what_was_meant(call, message):
+    with pytest.raises(TypeError, match=says(message)):
+        call()
+
+
+@pytest.mark.parametrize(("name", "meant"), [("adam", "Adam"), ("RMSprop", "RMSProp")])
+def test_names_in_other_letters_are_found(name, meant):
+    with pytest.raises(
+        AttributeError, match=says(f"has no attribute {name!r}; did you mean {meant!r}")
+    ):
+        getattr(mxopt, name)
+
+
+def test_a_value_beside_its_gradients_is_seen():
+    with pytest.raises(ValueError, match=says("got a tuple of 2: jax.value_and_grad gives")):
+        ADAM.step(PARAMS, (1.0, PARAMS), ADAM.init(PARAMS))
+
+
+def test_lazy_updates_that_cannot_be_are_warned_of():
+    with pytest.warns(UserWarning, match="LAMB: lazy_update=True changes nothing"):
+        mxopt.LAMB(lazy_update=True)

@@ -349,3 +349,9 @@ def test_exact_updates_reach_the_masters_in_wrappers():
     updates, state = tx.update(params, tx.init(params), params)
     new, _ = opt.step(params, params, opt.init(params))
     assert_near(apply_updates(params, updates, state), new)
+
+
+def test_a_multiplier_of_a_masked_weight_is_no_mistake(recwarn):
+    tx = as_optax(mxopt.Adam(lr_mult={"c": 0.1}))
+    optax.masked(tx, {"a": True, "b": True, "c": False}).init(tree())
+    assert not recwarn.list

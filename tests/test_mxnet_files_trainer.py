@@ -107,3 +107,23 @@ def test_states_of_another_algorithm_are_shown(tmp_path: Path) -> None:
     updater = mxopt.get_updater(optimizer.SGD(momentum=0.9))
     with pytest.raises(ValueError, match=r"must be mom, got \(an array of .*another algorithm"):
         updater.set_states((tmp_path / "a.states").read_bytes())
+
+
+def test_names_say_what_the_numbers_of_gluon_are(tmp_path: Path) -> None:
+    file, order = tmp_path / "a.states", [f"dense{n}_weight" for n in (0, 10, 11, 2)]
+    weights = {name: jnp.ones(2) for name in order}
+    trainer = mxopt.Trainer(weights, "sgd", {"momentum": 0.9})
+    trainer.step({name: jnp.full(2, float(n)) for n, name in enumerate(order)}, 1)
+    mxnet_files.save_states(file, trainer, names=["running_mean", *order])
+    layers = mxopt.Trainer([jnp.ones(2)] * 4, "sgd", {"momentum": 0.9})
+    with pytest.warns(UserWarning, match="names= says gluon's order"):
+        layers.load_states(file)
+    layers.load_states(file, names=["running_mean", "0", "2", "3", "1"])
+    for mine, theirs in zip("0231", order, strict=True):
+        np.testing.assert_array_equal(layers.states[mine].mom, trainer.states[theirs].mom)
+    for names in (["0", "1", "2"], ["0", "1", "2", "3", "3"]):
+        with pytest.raises(ValueError, match=r"names must hold every weight once, got '3' [02] t"):
+            layers.load_states(file, names=names)
+    layers.save_states(file)
+    with pytest.raises(ValueError, match="names must be left out, as the file has names itself"):
+        layers.load_states(file, names=["0", "1", "2", "3"])

@@ -524,6 +524,7 @@ def one_more(data: bytes) -> Any:
     return opt.update(0, weight, ONES, state)[0]
 
 
+@pytest.mark.filterwarnings("ignore:.*lazy_update=True changes nothing:UserWarning")
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_any_class_can_be_made_lazy_or_not(name: str) -> None:
     klass, default = getattr(mxo, name), getattr(mxopt, name).lazy_update
@@ -542,3 +543,22 @@ def test_an_attribute_called_almost_as_a_hyperparameter_is_warned_of(opt):
         opt.weight_decay = 0.1
     opt.note = "anything else"
     assert opt.note == "anything else"
+
+
+@pytest.mark.parametrize(
+    ("rate", "error"),
+    [
+        (-0.1, ValueError),
+        (float("nan"), ValueError),
+        (float("inf"), ValueError),
+        (jnp.float32(-0.1), ValueError),
+        ("0.1", TypeError),
+        (None, TypeError),
+    ],
+    ids=str,
+)
+def test_a_schedule_must_give_a_rate(rate, error):
+    opt, w = mxo.SGD(lr_scheduler=lambda count: rate), jnp.ones(2)
+    with pytest.raises(error, match=r"^SGD\.learning_rate: lr_scheduler must give a number"):
+        opt.update(0, w, w, opt.create_state(0, w))
+    assert opt.num_update == 0

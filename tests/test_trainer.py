@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from samples import assert_near, assert_same, make
+from samples import assert_near, assert_same, make, tree
 
 import jaxmxopt as mxopt
 from jaxmxopt import lr_scheduler
@@ -301,3 +301,46 @@ def test_goes_on_from_a_file(tmp_path: pathlib.Path) -> None:
     assert other.learning_rate == trainer.learning_rate == 0.05
     assert_same(other.step(grads(), 2), trainer.step(grads(), 2))
     assert "4 weights" in repr(other)
+
+
+def test_a_loss_scale_without_a_scaler_is_warned_of(tmp_path):
+    scaled = mxopt.Trainer(tree(), "sgd", loss_scaler=mxopt.amp.DynamicLossScaler())
+    scaled.save_states(tmp_path / "states")
+    with pytest.warns(UserWarning, match="loss scale is left out, as there is no loss_scaler"):
+        mxopt.Trainer(tree(), "sgd").load_states(tmp_path / "states")
+
+
+HALVES = {name: leaf.astype(jnp.bfloat16) for name, leaf in tree().items()}
+
+
+@pytest.mark.parametrize(
+    "opt",
+    [
+        mxopt.SGD(momentum=0.9, multi_precision=True),
+        mxopt.EMA(mxopt.Adam(multi_precision=True)),
+        mxopt.Groups({"a": mxopt.SGD(), "*": mxopt.Adam(multi_precision=True)}),
+    ],
+    ids=lambda opt: type(opt).__name__,
+)
+@pytest.mark.filterwarnings("ignore:.*half-precision weights:UserWarning")
+def test_other_weights_can_be_set_and_masters_follow(opt):
+    trainer, others = mxopt.Trainer(HALVES, opt), jax.tree.map(lambda w: w + 8, HALVES)
+    trainer.step(HALVES, 1)
+    before = trainer.states
+    trainer.params = others
+    assert_same(trainer.params, others)
+    for name, state in trainer.states.items():
+        old, master = before[name], getattr(state, "master", None)
+        if master is not None:
+            assert_same(master, others[name].astype(jnp.float32))
+            old, state = old._replace(master=None), state._replace(master=None)
+        assert_same(state, old)
+    trainer.step(HALVES, 1)
+
+
+def test_weights_that_are_set_must_be_like_those_before():
+    trainer = mxopt.Trainer(tree(), "sgd")
+    for wrong in ({**tree(), "z": jnp.ones(2)}, {**tree(), "a": jnp.ones(2)}, HALVES):
+        with pytest.raises(ValueError, match=r"^Trainer\.params\('[az]'\): a weight must have"):
+            trainer.params = wrong
+    assert_same(trainer.params, tree())

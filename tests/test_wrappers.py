@@ -421,3 +421,12 @@ def test_refuses_what_is_no_definition(name):
         WRAPPERS[name](mxopt.Adam)
     with pytest.raises(TypeError, match=rf"^{name}: .*; give its `definition`\.$"):
         WRAPPERS[name](mxopt.create("adam"))
+
+
+def test_gradients_that_were_added_are_averaged_over_their_number():
+    w = jnp.zeros(1)
+    state = mxopt.Accumulate(mxopt.SGD(learning_rate=1.0), every=4).init(w)
+    for every in (4, 4, 4, 2):
+        opt = mxopt.Accumulate(mxopt.SGD(learning_rate=1.0), every=every)
+        w, state = opt.step(w, jnp.ones(1), state)
+    assert w.tolist() == [-1.0]

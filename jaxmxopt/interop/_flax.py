@@ -4,15 +4,10 @@ import functools
 import sys
 from typing import Any
 
-import jax
-
 from jaxmxopt._layout import Packed
 from jaxmxopt._wrappers._groups import GroupSlots
 
 __all__ = ["known_to_flax"]
-
-_NODES = (Packed, GroupSlots)
-_known: set[type] = set()
 
 
 def known_to_flax() -> None:
@@ -24,31 +19,40 @@ def known_to_flax() -> None:
     serialization: Any = sys.modules.get("flax.serialization")
     if serialization is None:
         return
-    for kind in _NODES:
+    for kind, parts, joined in _KINDS:
         if kind not in _known:
             _known.add(kind)
-            serialization.register_serialization_state(
-                kind,
-                functools.partial(_to_dict, serialization.to_state_dict),
-                functools.partial(_from_dict, serialization.from_state_dict),
-            )
+            to_dict = functools.partial(_to_dict, serialization, parts)
+            from_dict = functools.partial(_from_dict, serialization, parts, joined)
+            serialization.register_serialization_state(kind, to_dict, from_dict)
 
 
-def _to_dict(to_state_dict: Any, node: Any) -> dict[str, Any]:
-    return {name: to_state_dict(part) for name, part in _parts(node).items()}
+def _to_dict(serialization: Any, parts: Any, node: Any) -> dict[str, Any]:
+    return {name: serialization.to_state_dict(part) for name, part in parts(node).items()}
 
 
-def _from_dict(from_state_dict: Any, node: Any, kept: dict[str, Any]) -> Any:
-    parts = _parts(node)
-    if parts.keys() != kept.keys():
-        other = next(name for name in [*parts, *kept] if name not in parts or name not in kept)
+def _from_dict(serialization: Any, parts: Any, joined: Any, node: Any, kept: dict[str, Any]) -> Any:
+    own = parts(node)
+    other = next((name for name in [*own, *kept] if name not in own or name not in kept), None)
+    if other is not None:
         raise ValueError(
             f"the state must be of the weights that it is restored into, got another {other!r}."
         )
-    made = tuple(from_state_dict(part, kept[name], name) for name, part in parts.items())
-    return type(node).tree_unflatten(node.tree_flatten()[1], made)
+    restore = serialization.from_state_dict
+    return joined(node, [restore(part, kept[name], name) for name, part in own.items()])
 
 
-def _parts(node: Any) -> dict[str, Any]:
-    keyed, _ = node.tree_flatten_with_keys()
-    return {jax.tree_util.keystr((key,), simple=True): part for key, part in keyed}
+def _by_weight(packed: Packed) -> dict[str, Any]:
+    names = packed.layout.names or range(packed.layout.size)
+    return dict(zip(map(str, names), packed.unpack(), strict=True))
+
+
+def _by_group(slots: GroupSlots) -> dict[str, Any]:
+    return {str(number): state for number, state in enumerate(slots.states)}
+
+
+_KINDS: tuple[Any, ...] = (
+    (Packed, _by_weight, lambda packed, parts: packed.layout.pack(parts)),
+    (GroupSlots, _by_group, lambda slots, parts: GroupSlots(tuple(parts), slots.members)),
+)
+_known: set[type] = set()
