@@ -19,6 +19,7 @@ from jaxmxopt._optimizer import Optimizer
 from jaxmxopt._pure import Definition
 from jaxmxopt._wrappers._accumulate import Accumulate
 from jaxmxopt._wrappers._around import Around
+from jaxmxopt._wrappers._frozen import Frozen
 from jaxmxopt._wrappers._groups import GroupMap, Groups
 
 __all__ = ["TreeOptimizer"]
@@ -209,7 +210,7 @@ class TreeOptimizer(Optimizer):
 
     def _is_separable(self) -> bool:
         """Whether the state of a tree can be made from those of its weights."""
-        return all(isinstance(one, OptimizerDef) for one in _leaves(self._wrapped))
+        return all(isinstance(one, (OptimizerDef, Frozen)) for one in _leaves(self._wrapped))
 
     def _adds_up(self) -> bool:
         return any(isinstance(one, Accumulate) for one in _inside(self._wrapped))
@@ -275,6 +276,8 @@ def _by_name(definition: Any) -> Any:
     if isinstance(definition, Groups):
         pairs = ((str(key), _by_name(opt)) for key, opt in definition.groups.items())
         return definition._with(groups=GroupMap(pairs))
+    if isinstance(definition, Frozen):
+        return definition
     tables: dict[str, Any] = {}
     for field in ("lr_mult", "wd_mult"):
         given = getattr(definition, field)

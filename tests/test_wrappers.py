@@ -430,3 +430,59 @@ def test_gradients_that_were_added_are_averaged_over_their_number():
         opt = mxopt.Accumulate(mxopt.SGD(learning_rate=1.0), every=every)
         w, state = opt.step(w, jnp.ones(1), state)
     assert w.tolist() == [-1.0]
+
+
+class TestFrozen:
+    """A group of None."""
+
+    opt = mxopt.Groups({"a": None, "*": mxopt.Adam()})
+
+    def test_weights_stay_whatever_their_gradients_are(self):
+        params, grads = tree(), {**tree(1), "a": jnp.full((3, 2), jnp.nan)}
+        new, state = self.opt.step(params, grads, self.opt.init(params))
+        assert_same(new["a"], params["a"])
+        states = state.unpack(params)
+        assert states["a"].slots == ()
+        assert int(states["a"].num_update) == 1
+        rest = {key: params[key] for key in "bc"}
+        alone, _ = mxopt.Adam().step(rest, {k: grads[k] for k in "bc"}, mxopt.Adam().init(rest))
+        assert_same({key: new[key] for key in "bc"}, alone)
+        assert_same(self.opt.pack(params, states), state)
+
+    def test_one_weight_stays(self):
+        w = jnp.ones(2)
+        new, state = self.opt.update("a", w, w, self.opt.create_state("a", w))
+        assert_same(new, w)
+        assert int(state.num_update) == 1
+
+    def test_it_counts_what_counts(self):
+        params = tree()
+        state = self.opt.init(params)
+        state = self.opt.step(params, params, state, where=jnp.array(False))[1]
+        assert {int(one.num_update) for one in state.unpack(params).values()} == {0}
+
+    def test_their_gradients_are_in_no_norm(self):
+        params, grads = {"a": jnp.zeros(1), "b": jnp.zeros(1)}, {"a": jnp.full(1, 3.0)}
+        grads["b"] = jnp.full(1, 4.0)
+        groups = mxopt.Groups({"a": None, "*": mxopt.SGD(learning_rate=1.0)})
+        opt = mxopt.ClipGlobalNorm(groups, max_norm=4.0)
+        assert opt.step(params, grads, opt.init(params))[0]["b"].tolist() == [-4.0]
+
+    @pytest.mark.parametrize("around", [lambda opt: opt, mxopt.EMA], ids=["alone", "in EMA"])
+    def test_the_stateful_layer_and_files_have_it_too(self, around, tmp_path):
+        opt, params = around(self.opt), tree()
+        trainer = mxopt.Trainer(params, opt)
+        assert trainer.learning_rate == 0.001
+        trainer.set_learning_rate(0.5)
+        new = trainer.step(tree(1), 1)
+        assert_same(new["a"], params["a"])
+        expected = opt.replace(learning_rate=0.5)
+        assert_near(new, expected.step(params, tree(1), expected.init(params))[0])
+        trainer.save_states(tmp_path / "states")
+        again = mxopt.Trainer(new, opt)
+        again.load_states(tmp_path / "states")
+        assert_same(again.states, trainer.states)
+        mxopt.checkpoint.save(tmp_path / "opt", {}, opt=opt)
+        assert mxopt.checkpoint.load_definition(tmp_path / "opt") == opt
+        updater = mxopt.get_updater(opt)
+        assert_same(updater(["a", "b"], [params["b"]] * 2, [params["a"]] * 2)[0], params["a"])

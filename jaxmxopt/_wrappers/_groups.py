@@ -16,6 +16,7 @@ from jaxmxopt._multipliers import nobody
 from jaxmxopt._paths import flatten_with_names
 from jaxmxopt._pure import WHOLE, Definition, as_definition, flatten_states
 from jaxmxopt._state import State
+from jaxmxopt._wrappers._frozen import Frozen
 from jaxmxopt._wrappers._tree import TreeDefinition
 
 __all__ = ["GroupSlots", "Groups"]
@@ -108,7 +109,8 @@ class Groups(TreeDefinition):
     has fewer updates.
 
     Attributes:
-        groups: definitions by pattern, in the order in which they are tried.
+        groups: definitions by pattern, in the order in which they are tried. None leaves weights
+            as they are: their gradients are not read, and they have no slots.
 
     For one weight, states are those of its group. For a tree `slots` is a `GroupSlots`, and
     `state.unpack(params)` shows it weight by weight.
@@ -122,7 +124,7 @@ class Groups(TreeDefinition):
         [0. 0.] [0.999 0.999]
     """
 
-    groups: Node[Mapping[Any, Definition]] = dataclasses.field(kw_only=False)
+    groups: Node[Mapping[Any, Definition | None]] = dataclasses.field(kw_only=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,8 +132,10 @@ class Groups(TreeDefinition):
         if not isinstance(given, Mapping) or not given:
             raise TypeError(f"Groups: groups must be a mapping of patterns, got {given!r}.")
         for pattern, opt in given.items():
-            as_definition(f"Groups: groups[{pattern!r}]", opt)
-        object.__setattr__(self, "groups", GroupMap(given))
+            if opt is not None:
+                as_definition(f"Groups: groups[{pattern!r}]", opt)
+        pairs = ((key, Frozen() if opt is None else opt) for key, opt in given.items())
+        object.__setattr__(self, "groups", GroupMap(pairs))
 
     def replace(self: Self, **changes: Any) -> Self:
         """Returns a copy with some hyperparameters changed.
@@ -155,7 +159,11 @@ class Groups(TreeDefinition):
         )
 
     def _opts(self) -> list[Definition]:
-        return list(self.groups.values())
+        return list(self._definitions().values())
+
+    def _definitions(self) -> Mapping[Any, Definition]:
+        # `Frozen` has taken the place of None.
+        return self.groups  # pyright: ignore[reportReturnType]
 
     # One weight.
 
@@ -189,7 +197,7 @@ class Groups(TreeDefinition):
             # `_init` says which.
             return []
         messages: list[str] = []
-        for number, (pattern, opt) in enumerate(self.groups.items()):
+        for number, (pattern, opt) in enumerate(self._definitions().items()):
             if number not in members:
                 messages.append(nobody(f"groups[{pattern!r}]", names))
             # Groups may share their multipliers, so the weights of others serve as well.
@@ -257,7 +265,9 @@ class Groups(TreeDefinition):
     # Pieces of wrappers around.
 
     def _map(self: Self, function: Callable[[Definition], Definition]) -> Self:
-        return self._with(groups=GroupMap((key, function(opt)) for key, opt in self.groups.items()))
+        return self._with(
+            groups=GroupMap((key, function(opt)) for key, opt in self._definitions().items())
+        )
 
     def _reduced(self: Self) -> Self:
         return self._map(lambda opt: opt._reduced())
