@@ -91,6 +91,8 @@ def trainer(mesh: Mesh, images: np.ndarray, labels: np.ndarray) -> Callable[...,
             params, state = jitted(
                 params, state, *jax.device_put((images[batch], labels[batch]), rows)
             )
+            # Too many steps in flight would leave the collectives of a split CPU no threads.
+            jax.block_until_ready(params)
         return params, state
 
     return train
