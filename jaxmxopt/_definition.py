@@ -33,7 +33,7 @@ from jaxmxopt._exported import exportable
 from jaxmxopt._layout import Layout, Packed
 from jaxmxopt._multipliers import Multipliers, find, matches, nobody
 from jaxmxopt._numeric import on_cpu
-from jaxmxopt._one_loop import is_own_program, makes_own_program
+from jaxmxopt._one_loop import is_known, is_own_program, makes_own_program
 from jaxmxopt._overriding import check_scheduler, overridden, warn_caller
 from jaxmxopt._paths import flatten_with_names
 from jaxmxopt._pure import WHOLE, Definition, flatten_states
@@ -109,6 +109,8 @@ class OptimizerDef(Definition):
     _decaying: ClassVar[tuple[str, ...]] = ("_weight", "_gamma")
     # How many updates behind this one the schedule is asked: LBSGD reads its rate, then counts.
     _schedule_lag: ClassVar[int] = 0
+    # Whether slots hold gradients that `rescale_grad` is yet to multiply.
+    _holds_gradients: ClassVar[bool] = False
     # Whether a list call of the stateful layer raises all counts before it asks for a rate.
     _counts_together: ClassVar[bool] = False
 
@@ -377,6 +379,12 @@ class OptimizerDef(Definition):
 
     def _reduced(self: Self) -> Self:
         return self._with(wd=zero_or(self.wd))
+
+    def _scaled_by(self: Self, factor: Any) -> Self | None:
+        # What other rules do with `rescale_grad` is not known.
+        if self._holds_gradients or not is_known(self._rule):
+            return None
+        return self._with(rescale_grad=self.rescale_grad * factor)
 
     def _only(self: Self, index: Hashable) -> tuple[Self, Hashable]:
         lr_mult, wd_mult = self._multipliers(index)

@@ -1,5 +1,6 @@
 """Functions of whole trees of gradients: are they finite, how long are they, which is to blame."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -12,7 +13,14 @@ from jaxmxopt._numeric import compute_dtype
 from jaxmxopt._paths import path_name
 from jaxmxopt._sparse import RowSparse
 
-__all__ = ["NonFinite", "all_finite", "clip_global_norm", "first_nonfinite", "multiplied"]
+__all__ = [
+    "NonFinite",
+    "all_finite",
+    "clip_factor",
+    "clip_global_norm",
+    "first_nonfinite",
+    "multiplied",
+]
 
 Tree = TypeVar("Tree")
 
@@ -55,7 +63,15 @@ def _all_finite(leaves: list[Any]) -> jax.Array:
     if not leaves:
         return jnp.asarray(True)
     values = [leaf.inside() if isinstance(leaf, RowSparse) else leaf for leaf in leaves]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(each)) for each in values]))
+    return jnp.all(jnp.stack([_is_finite(_wide(each)) for each in values]))
+
+
+def _is_finite(array: jax.Array) -> jax.Array:
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        return _is_finite(array.real) & _is_finite(array.imag)
+    # The largest element says it: NaN is larger than all. XLA's CPU loops find it three times as
+    # fast as they ask every element.
+    return jnp.isfinite(jnp.max(jnp.abs(array), initial=0))
 
 
 def clip_global_norm(tree: Tree, max_norm: Any) -> tuple[Tree, jax.Array]:
@@ -98,25 +114,45 @@ def clip_global_norm(tree: Tree, max_norm: Any) -> tuple[Tree, jax.Array]:
 def _clip_global_norm(tree: Any, max_norm: Any) -> tuple[Any, jax.Array]:
     is_rows = lambda leaf: isinstance(leaf, RowSparse)  # noqa: E731
     leaves = jax.tree.leaves(tree, is_leaf=is_rows)
-    arrays = [_array(leaf) for leaf in leaves if _is_floating(leaf)]
-    norm = _norm(arrays)
+    floating = [leaf for leaf in leaves if _is_floating(leaf)]
+    factor, norm = clip_factor(floating, [1.0] * len(floating), max_norm)
+    return multiplied(tree, factor, keep=True), norm
+
+
+def clip_factor(
+    grads: Sequence[Any], scales: Sequence[Any], max_norm: Any
+) -> tuple[jax.Array, jax.Array]:
+    """What `clip_global_norm` multiplies gradients by, and their norm.
+
+    Args:
+        grads: floating arrays and `RowSparse`.
+        scales: a number for each, which multiplies it before.
+        max_norm: 0 or more.
+    """
+    arrays = [_array(grad) for grad in grads]
+    norm = _norm(arrays, scales)
     # Squares may overflow where no gradient does.
-    norm = lax.cond(jnp.isinf(norm), lambda: _norm_of_large(arrays, norm), lambda: norm)
-    dtype = norm.dtype
-    factor = jnp.minimum(lax.convert_element_type(max_norm, dtype) / (norm + 1e-8), 1)
-    return multiplied(tree, jnp.where(jnp.isfinite(norm), factor, 1), keep=True), norm
+    norm = lax.cond(jnp.isinf(norm), lambda: _norm_of_large(arrays, scales, norm), lambda: norm)
+    factor = jnp.minimum(lax.convert_element_type(max_norm, norm.dtype) / (norm + 1e-8), 1)
+    return jnp.where(jnp.isfinite(norm), factor, 1), norm
 
 
-def _norm(arrays: list[Any]) -> jax.Array:
+def _norm(arrays: Sequence[Any], scales: Sequence[Any]) -> jax.Array:
     """The norm over all elements, in float64 if any of them is."""
     squares = [jnp.sum(jnp.real(array * jnp.conj(array))) for array in arrays]
     dtype = jnp.float64 if any(x.dtype == jnp.float64 for x in squares) else jnp.float32
-    return jnp.sqrt(sum((square.astype(dtype) for square in squares), jnp.zeros((), dtype)))
+    total = jnp.zeros((), dtype)
+    for square, scale in zip(squares, scales, strict=True):
+        total += square.astype(dtype) * lax.convert_element_type(scale, dtype) ** 2
+    return jnp.sqrt(total)
 
 
-def _norm_of_large(arrays: list[Any], norm: jax.Array) -> jax.Array:
+def _norm_of_large(arrays: Sequence[Any], scales: Sequence[Any], norm: jax.Array) -> jax.Array:
     """The norm with squares in units of the largest element, where that is finite."""
-    sizes = [jnp.abs(array).astype(norm.dtype) for array in arrays]
+    sizes = [
+        jnp.abs(array).astype(norm.dtype) * jnp.abs(lax.convert_element_type(scale, norm.dtype))
+        for array, scale in zip(arrays, scales, strict=True)
+    ]
     largest = jnp.zeros_like(norm)
     for size in sizes:
         largest = jnp.maximum(largest, jnp.max(size, initial=0))

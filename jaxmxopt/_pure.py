@@ -228,6 +228,11 @@ class Definition(Config):
         """The same for gradients that `_rescaling` is in already."""
         return self._with(rescale_grad=1.0)
 
+    def _scaled_by(self: Self, factor: Any) -> Self | None:
+        """The same for gradients that a factor is yet to multiply; None where it must be first."""
+        del factor
+        return None
+
     def _with(self: Self, **fields: Any) -> Self:
         """A copy with fields that no check may see."""
         copy = object.__new__(type(self))

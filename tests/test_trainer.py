@@ -303,13 +303,6 @@ def test_goes_on_from_a_file(tmp_path: pathlib.Path) -> None:
     assert "4 weights" in repr(other)
 
 
-def test_a_loss_scale_without_a_scaler_is_warned_of(tmp_path):
-    scaled = mxopt.Trainer(tree(), "sgd", loss_scaler=mxopt.amp.DynamicLossScaler())
-    scaled.save_states(tmp_path / "states")
-    with pytest.warns(UserWarning, match="loss scale is left out, as there is no loss_scaler"):
-        mxopt.Trainer(tree(), "sgd").load_states(tmp_path / "states")
-
-
 HALVES = {name: leaf.astype(jnp.bfloat16) for name, leaf in tree().items()}
 
 

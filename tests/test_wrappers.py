@@ -486,3 +486,29 @@ class TestFrozen:
         assert mxopt.checkpoint.load_definition(tmp_path / "opt") == opt
         updater = mxopt.get_updater(opt)
         assert_same(updater(["a", "b"], [params["b"]] * 2, [params["a"]] * 2)[0], params["a"])
+
+
+def test_a_clipped_step_is_that_of_clipped_gradients(cls):
+    opt = make(cls, rescale_grad=0.25, clip_gradient=None)
+    clipped = mxopt.ClipGlobalNorm(opt, max_norm=0.5)
+    params, state, expected = tree(), clipped.init(tree()), opt.init(tree())
+    rest = params
+    for seed in (1, 2, 3):
+        params, state = clipped.step(params, tree(seed), state)
+        grads, norm = clip_global_norm(jax.tree.map(lambda g: 0.25 * g, tree(seed)), 0.5)
+        assert norm > 0.5
+        rest, expected = opt.replace(rescale_grad=1.0).step(rest, grads, expected)
+        assert_near((params, state), (rest, expected), 64)
+
+
+class NotRescaled(mxopt.SGD):
+    """A rule that does not know rescale_grad."""
+
+    def _rule(self, rates, weight, grad, slots):
+        return weight - grad, slots
+
+
+def test_rules_from_elsewhere_are_given_clipped_gradients():
+    opt = mxopt.ClipGlobalNorm(NotRescaled(), max_norm=1.0)
+    w = jnp.zeros(1)
+    assert opt.step(w, jnp.full(1, 5.0), opt.init(w))[0].tolist() == [-1.0]

@@ -103,6 +103,7 @@ class LBSGD(OptimizerDef):
     num_epochs: AtLeastOne = 60
 
     _rowwise = False
+    _holds_gradients = True
     _schedule_lag = 1
     _slot_types = (LBSGDSlots,)
     _slots_by = "momentum"

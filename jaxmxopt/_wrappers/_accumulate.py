@@ -85,6 +85,11 @@ class Accumulate(Around):
             "micro": jnp.zeros((), jnp.int32),
         }
 
+    def _scaled_by(self, factor: Any) -> None:
+        # Each gradient has a factor of its own.
+        del factor
+        return None
+
     def _advance(
         self, params: Any, grads: Any, state: State, ok: Any, index: Hashable
     ) -> tuple[Any, State]:

@@ -120,6 +120,10 @@ class Around(TreeDefinition):
     def _rescaling(self, index: Hashable) -> Any:
         return self.definition._rescaling(index)
 
+    def _scaled_by(self: Self, factor: Any) -> Self | None:
+        inner = self.definition._scaled_by(factor)
+        return None if inner is None else self._with(definition=inner)
+
     def _unscaled(self: Self) -> Self:
         return self._with(definition=self.definition._unscaled())
 

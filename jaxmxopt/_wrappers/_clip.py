@@ -5,8 +5,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxmxopt._compiled import flatten_grads
 from jaxmxopt._config import NonNegative
-from jaxmxopt._gradients import clip_global_norm, multiplied
+from jaxmxopt._gradients import clip_factor, multiplied
 from jaxmxopt._paths import flatten_with_names
 from jaxmxopt._pure import WHOLE
 from jaxmxopt._state import State
@@ -55,11 +56,15 @@ class ClipGlobalNorm(Around):
         self, params: Any, grads: Any, state: State, ok: Any, index: Hashable
     ) -> tuple[Any, State]:
         names, _, tree = flatten_with_names(params)
-        factors = [self._rescaling(name if index is WHOLE else index) for name in names]
-        grads = map_grads(_rescaled, grads, tree.unflatten(factors))
-        grads, _ = clip_global_norm(grads, self.max_norm)
+        scales = [self._rescaling(name if index is WHOLE else index) for name in names]
+        factor, _ = clip_factor(flatten_grads(tree, names, grads), scales, self.max_norm)
+        scaled = self._scaled_by(factor)
+        if scaled is not None:
+            # The gradients are read once for the norm and once for the update, and not written.
+            return scaled._advance_inner(params, grads, state, ok, index)
+
+        def clipped(grad: Any, scale: Any) -> Any:
+            return multiplied(multiplied(grad, jnp.asarray(scale)), factor)
+
+        grads = map_grads(clipped, grads, tree.unflatten(scales))
         return self._unscaled()._advance_inner(params, grads, state, ok, index)
-
-
-def _rescaled(grad: Any, factor: Any) -> Any:
-    return multiplied(grad, jnp.asarray(factor))

@@ -64,6 +64,10 @@ class Frozen(TreeDefinition):
         del index
         return 0.0
 
+    def _scaled_by(self: Self, factor: Any) -> Self:
+        del factor
+        return self
+
     def _unscaled(self: Self) -> Self:
         return self
 

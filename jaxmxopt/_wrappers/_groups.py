@@ -275,6 +275,12 @@ class Groups(TreeDefinition):
     def _rescaling(self, index: Hashable) -> Any:
         return self._opts()[self._number_of(index)]._rescaling(index)
 
+    def _scaled_by(self: Self, factor: Any) -> Self | None:
+        scaled = [(key, opt._scaled_by(factor)) for key, opt in self._definitions().items()]
+        return (
+            None if any(opt is None for _, opt in scaled) else self._with(groups=GroupMap(scaled))
+        )
+
     def _unscaled(self: Self) -> Self:
         return self._map(lambda opt: opt._unscaled())
 

@@ -174,6 +174,9 @@ class FromOptax(TreeDefinition):
             grad = grad.todense()
         return grad * lax.convert_element_type(self.rescale_grad, grad.dtype)
 
+    def _scaled_by(self: Self, factor: Any) -> Self:
+        return self._with(rescale_grad=self.rescale_grad * factor)
+
     def _pack(self, params: Any, states: Any) -> State:
         raise WrongKindError("states of optax cannot be put together from those of the weights.")
 
