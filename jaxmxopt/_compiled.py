@@ -102,8 +102,16 @@ def update(structure: Any, adapts: bool, own: bool) -> Callable[..., tuple[Any, 
         check_count(state.num_update)
         t = state.num_update + 1
         rates = opt._rates_at(t, lr_mult, wd_mult, compute_dtype(weight.dtype))
+        # JAX keeps what inner functions are given: not a schedule, which may hold anything.
         weight, slots, master = _update_single(
-            opt, rates, weight, grad, state.slots, state.master, adapts, own
+            opt._with(lr_scheduler=None),
+            rates,
+            weight,
+            grad,
+            state.slots,
+            state.master,
+            adapts,
+            own,
         )
         return weight, State(t, slots, master)
 
@@ -127,7 +135,7 @@ def step(structure: Any, donate: bool, own: bool) -> Callable[..., tuple[Any, St
         rates_of = _RatesOfTree(opt, names, state.num_update + 1).of
         adapts = [opt._adapts(opt._name(name)) for name in names]
         slots, masters = state.slots, state.master
-        bare = opt._without_tables()
+        bare = opt._without_tables()._with(lr_scheduler=None)
         new, slots, masters = _update_groups(
             bare, rates_of, names, weights, grads, slots, masters, ok, adapts, own, donate
         )

@@ -38,6 +38,7 @@ from jaxmxopt._overriding import check_scheduler, overridden, warn_caller
 from jaxmxopt._paths import flatten_with_names
 from jaxmxopt._pure import WHOLE, Definition, flatten_states
 from jaxmxopt._rates import Rates
+from jaxmxopt._shared_programs import program_of
 from jaxmxopt._state import State
 from jaxmxopt._zero import ZERO, without_zero_decay, zero_or
 
@@ -410,12 +411,13 @@ class OptimizerDef(Definition):
         bare = self._reduced()._without_tables()
         lr_mult, wd_mult = self._multipliers(index)
         structure, numbers = flattened((bare, lr_mult, zero_or(wd_mult)))
-        return _compiled.update(structure, self._adapts(self._name(index)), own), numbers
+        key = structure, self._adapts(self._name(index)), own
+        return program_of(self, _compiled.update, *key, own=own), numbers
 
     def _prepared_step(self, donate: bool, own: bool) -> tuple[Any, Any]:
         """The compiled update of a tree, and its numbers."""
         structure, numbers = flattened(self._reduced())
-        return _compiled.step(structure, donate, own), numbers
+        return program_of(self, _compiled.step, structure, donate, own, own=own), numbers
 
     def _remembered(self, key: Hashable, prepare: Callable[[], tuple[Any, Any]]) -> tuple[Any, Any]:
         """What `prepare` gives, from its first call on; its numbers are on the device then."""

@@ -109,10 +109,7 @@ def update_weight(
         if opt.lazy_update and opt._rowwise and grad.shape[0] > 0:
             return _update_rows(opt, rates, weight, grad, slots, master, ok, adapts)
         rule, grad = opt._row_rule, grad.astype(dtype).todense()
-    # What is rounded in the end is another array than the one that could share a loop.
-    stored = jax.tree.leaves((weight if master is None else master, slots))
-    unrounded = all(leaf.dtype == dtype for leaf in stored if _floating(leaf))
-    shares = kept and unrounded and is_known(rule)
+    shares = kept and is_known(rule)
 
     def updated(weight: Any, grad: Any, slots: Any, master: Any) -> tuple[Any, Any, Any]:
         grad, full = grad.astype(dtype), weight.astype(dtype)
@@ -259,8 +256,15 @@ def update_one(
         # computes it. Of the others XLA may find nothing out, and he may use what he likes.
         weight, slots, master = opaque((weight, slots, master))
         arrays = weight, grad, slots, master
-        updated = opaque(_update_shared(opt, rates, *arrays, ok, adapts=adapts, kept=True))
+        kept = not _is_rounded(weight if master is None else master, slots)
+        updated = opaque(_update_shared(opt, rates, *arrays, ok, adapts=adapts, kept=kept))
     return to(merged, shape, updated)
+
+
+def _is_rounded(weight: Any, slots: Any) -> bool:
+    """Whether results are rounded when they are stored: what shares a loop is stored before."""
+    stored = [leaf for leaf in jax.tree.leaves((weight, slots)) if _floating(leaf)]
+    return any(leaf.dtype != compute_dtype(leaf.dtype) for leaf in stored)
 
 
 def _merged(weight: Any) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from jaxmxopt._checks import (
 from jaxmxopt._config import Config
 from jaxmxopt._overriding import warn_caller
 from jaxmxopt._paths import flatten_with_names
+from jaxmxopt._shared_programs import hand_on
 from jaxmxopt._state import State
 
 __all__ = ["WHOLE", "Definition", "as_definition", "flatten_states", "instead"]
@@ -179,6 +180,10 @@ class Definition(Config):
             return self._pack(params, states)
         except (MismatchError, WrongKindError) as error:
             raise explained(f"{type(self).__name__}.pack", error) from None
+
+    def replace(self: Self, **changes: Any) -> Self:
+        """Returns a copy with some fields changed, checked like a new one."""
+        return hand_on(self, super().replace(**changes))
 
     # What a subclass defines; errors of these do not say which call it was.
 

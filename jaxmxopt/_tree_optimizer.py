@@ -15,8 +15,10 @@ from jaxmxopt._counts import symbol_info
 from jaxmxopt._definition import OptimizerDef
 from jaxmxopt._hyperparameters import Undefined, warn_of_a_slip
 from jaxmxopt._multipliers import Multipliers
+from jaxmxopt._one_loop import is_own_program
 from jaxmxopt._optimizer import Optimizer
 from jaxmxopt._pure import Definition
+from jaxmxopt._shared_programs import program_of
 from jaxmxopt._wrappers._accumulate import Accumulate
 from jaxmxopt._wrappers._around import Around
 from jaxmxopt._wrappers._frozen import Frozen
@@ -187,7 +189,8 @@ class TreeOptimizer(Optimizer):
         try:
             for index, state in zip(indices, states, strict=True):
                 definition._check_form(state, index)
-            return _together(structure, names)(numbers, weights, grads, states)
+            run = program_of(self._wrapped, _together, structure, names, own=is_own_program())
+            return run(numbers, weights, grads, states)
         except (MismatchError, WrongKindError) as error:
             raise explained(call, error) from None
 

@@ -16,8 +16,10 @@ from jaxmxopt._checks import (
     check_where,
 )
 from jaxmxopt._compiled import flatten_grads, flattened
+from jaxmxopt._one_loop import is_own_program
 from jaxmxopt._paths import flatten_with_names
 from jaxmxopt._pure import WHOLE, Definition
+from jaxmxopt._shared_programs import program_of
 from jaxmxopt._sparse import RowSparse
 from jaxmxopt._state import State
 
@@ -51,12 +53,14 @@ class TreeDefinition(Definition):
             raise WrongKindError(f"index must be hashable, got {index!r}.") from None
         chosen._check_form(state, index)
         structure, numbers = flattened(chosen._reduced())
-        return _advance(structure, index, False)(numbers, weight, state, grad, None)
+        run = program_of(self, _advance, structure, index, False, own=is_own_program())
+        return run(numbers, weight, state, grad, None)
 
     def _step(self, params: Any, grads: Any, state: State, where: Any, donate: bool) -> Any:
         self._check_form(state, WHOLE)
         structure, numbers = flattened(self._reduced())
-        return _advance(structure, WHOLE, donate)(numbers, params, state, grads, where)
+        run = program_of(self, _advance, structure, WHOLE, donate, own=is_own_program())
+        return run(numbers, params, state, grads, where)
 
     def _check_slots(self, state: Any) -> None:
         if not isinstance(state, State):
