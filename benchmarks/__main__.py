@@ -16,6 +16,7 @@ import jax
 import tqdm
 
 from benchmarks import lazy_rows, measure, report
+from benchmarks.around import CASES
 from benchmarks.trees import TREES
 
 Task = Callable[[], Any]
@@ -54,6 +55,10 @@ def plan(quick: bool, mxnet: pathlib.Path | None, tick: Tick) -> dict[str, list[
         "jit": [
             partial(measure.steps_in_jit, tree, algorithm, rounds, tick)
             for tree, algorithm in itertools.product(trees, algorithms)
+        ],
+        "around": [
+            partial(measure.steps_around, tree, name, rounds, tick)
+            for tree, name in itertools.product(trees[:-1], list(CASES)[: 2 if quick else None])
         ],
         "compiling": [partial(measure.compiling, t, 1 if quick else 3, tick) for t in trees],
         "calls": [

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmxopt as mxopt
-from benchmarks import contenders
+from benchmarks import around, contenders
 from benchmarks.mxnet_process import MXNetProcess
 from benchmarks.timing import batches, interleaved, seconds
 from benchmarks.trees import SMALL_NET, TREES
@@ -74,6 +75,18 @@ def steps_in_jit(tree: str, algorithm: str, rounds: int, tick: Tick) -> Row:
     }
     timed = {name: functools.partial(seconds, run) for name, run in runs.items()}
     return _row(f"{algorithm} {tree} in a caller's jit", interleaved(timed, rounds, tick))
+
+
+def steps_around(tree: str, name: str, rounds: int, tick: Tick) -> Row:
+    """A step with what stands around an algorithm, in a caller's jit."""
+    shapes = TREES[tree]()
+    weights, grads = (contenders.arrays_of(shapes, seed) for seed in (0, 1))
+    with warnings.catch_warnings():
+        # Of slots in half precision.
+        warnings.simplefilter("ignore", UserWarning)
+        runs = around.runs(around.CASES[name](), weights, grads)
+    timed = {name: functools.partial(seconds, run) for name, run in runs.items()}
+    return _row(f"{name}: {tree}", interleaved(timed, rounds, tick), around=True)
 
 
 def small_net(algorithm: str, rounds: int, mxnet: pathlib.Path | None, tick: Tick) -> Row:

@@ -43,7 +43,9 @@ def _page(result: dict[str, Any]) -> list[str]:
     with_ratios = [row for row in rows if "ratios" in row and row not in steps]
     rowwise = [row for row in with_ratios if " rows of " in row["case"]]
     compiling = [row for row in with_ratios if "parts" in row]
-    others = [row for row in with_ratios if row not in rowwise and row not in compiling]
+    around = [row for row in with_ratios if row.get("around")]
+    apart = [*rowwise, *compiling, *around]
+    others = [row for row in with_ratios if row not in apart]
     return [
         f"{machine['device']}, {machine['cores']} cores; {versions}. Medians of interleaved "
         "rounds; a ratio below 1 means that jaxmxopt is faster.",
@@ -59,6 +61,10 @@ def _page(result: dict[str, Any]) -> list[str]:
         "One weight, a small net, the Trainer, and a step inside of a caller's jit:",
         "",
         *_table(others, ["optax", "bare", "torch fused", "mxnet"]),
+        "",
+        "What stands around an algorithm, in a caller's jit:",
+        "",
+        *_table(around, ["optax"]),
         "",
         "Lazy Adam on the rows of a table of 64 columns:",
         "",

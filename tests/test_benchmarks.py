@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from benchmarks import contenders, lazy_rows, measure, report
+from benchmarks import around, contenders, lazy_rows, measure, report
 from benchmarks.__main__ import PAGE, RESULTS
 from benchmarks.timing import interleaved
 
@@ -54,10 +54,27 @@ def test_ours_and_optax_take_the_same_first_adam_step():
     assert jnp.allclose(mine, optax.apply_updates(params, updates), atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:.*half-precision weights:UserWarning")
+@pytest.mark.parametrize("name", around.CASES)
+def test_what_stands_around_an_algorithm_does_the_same_in_both(name):
+    case = around.CASES[name]()
+    params = {"kernel0": jnp.full((4, 3), 2.0, case.dtype), "bias1": jnp.ones(3, case.dtype)}
+    ends = []
+    for side in (case.ours, case.theirs):
+        weights, state = params, side.init(params)
+        for _ in range(4 * case.steps):
+            weights, state = side.step(weights, params, state)
+        ends.append(weights)
+    for mine, theirs, first in zip(*map(jax.tree.leaves, (*ends, params)), strict=True):
+        assert jnp.allclose(mine, theirs, atol=1e-3 if case.dtype == jnp.float32 else 0.03)
+        assert case.steps > 1 or not jnp.array_equal(mine, first)
+
+
 def test_the_report_has_a_line_for_every_row_and_a_picture_for_every_tree(tmp_path):
     rows = [measure.steps(tree, "adam", 1, None, skip) for tree in ("resnet50", "small1000")]
     rows.append(measure.steps_in_jit("resnet50", "adam", 1, skip))
     rows.append(measure.compiling("small1000", 1, skip))
+    rows.append(measure.steps_around("resnet50", "adamw, norm clipped", 1, skip))
     rows.append(lazy_rows.measured("duplicate", 8, 64, 1, None))
     rows += [lazy_rows.height(8, 64, 1), lazy_rows.density(8, 64, 1)]
     rows.append(measure.peak_memory("resnet50"))
