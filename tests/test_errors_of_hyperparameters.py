@@ -119,7 +119,7 @@ def test_unknown_arguments_name_the_nearest(cls):
         cls(learning_rat=0.1)
     with pytest.raises(TypeError, match="did you mean 'rescale_grad'"):
         cls().replace(rescale_gard=0.1)
-    with pytest.raises(TypeError, match=r"positional"):
+    with pytest.raises(TypeError, match=r"by name, such as learning_rate=\.\.\., got 0\.1"):
         cls(0.1)
 
 
