@@ -160,9 +160,21 @@ def _lowered(ctx: Any, *args: Any, **programs: Any) -> Any:
 
 
 def _mapped(args: Any, axes: Any, **programs: Any) -> Any:
-    """The rule for `jax.vmap`."""
-    results = jax.vmap(functools.partial(_form, **programs), in_axes=tuple(axes))(*args)
-    return results, [0] * len(results)
+    """The rule for `jax.vmap`: what does not depend on what is mapped stays one for all."""
+    form, mapped = (
+        functools.partial(_form, **programs),
+        functools.partial(jax.vmap, in_axes=tuple(axes)),
+    )
+
+    def axis_of(number: int) -> int | None:
+        try:
+            jax.eval_shape(mapped(lambda *given: form(*given)[number], out_axes=None), *args)
+        except ValueError:
+            return 0
+        return None
+
+    out_axes = [axis_of(number) for number in range(len(programs["outside"].outvars))]
+    return mapped(form, out_axes=out_axes)(*args), out_axes
 
 
 def _derived(args: Any, tangents: Any, **programs: Any) -> Any:

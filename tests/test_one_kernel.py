@@ -348,3 +348,18 @@ def test_rows_may_be_many_constants(caller, ordered):
     else:
         found = jax.jit(lambda: step(weight, state))()
     assert_near(found, expected, 4)
+
+
+def test_under_vmap_what_is_not_mapped_stays_one_for_all():
+    opt, table = make(mxopt.LARS), jnp.ones((50, 16))
+    state, rows = opt.init(table), jnp.array([1, 2])
+
+    def stepped(values):
+        new, after = opt.step(table, mxopt.RowSparse(rows, values, (50, 16)), state)
+        return new, after.slots.groups[0].last_lr
+
+    values = jnp.stack([jnp.full((2, 16), x) for x in (1.0, 2.0)])
+    new, last = jax.vmap(stepped, out_axes=(0, None))(values)
+    assert last == pytest.approx(0.05)
+    for one, alone in zip(new, values, strict=True):
+        assert_near(one, stepped(alone)[0], 4)
