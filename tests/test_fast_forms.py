@@ -45,6 +45,7 @@ def test_near_with_it(name):
     assert fast_forms.units(few, tuple(map(fast_forms.few, expected))) <= 2
 
 
+@pytest.mark.filterwarnings("ignore:.*lazy_update=True changes nothing:UserWarning")
 @pytest.mark.parametrize("name", fast_forms.ELEMENTWISE)
 def test_rows_one_by_one_are_near_those_in_blocks(name, monkeypatch):
     monkeypatch.setattr(_rows, "NARROWEST", _rows.NARROWEST)

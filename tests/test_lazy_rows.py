@@ -83,6 +83,7 @@ def test_without_laziness_acts_as_the_dense_gradient(kind):
     assert_near(opt.update(0, weight, grad, state), opt.update(0, weight, grad.todense(), state), 4)
 
 
+@pytest.mark.filterwarnings("ignore:.*lazy_update=True changes nothing:UserWarning")
 @pytest.mark.parametrize("name", ["LAMB", "LANS", "LBSGD", "SGLD"])
 def test_algorithms_of_the_whole_weight_take_the_dense_gradient(name):
     opt = make(getattr(mxopt, name), lazy_update=True)
@@ -233,6 +234,7 @@ def test_half_precision_with_masters(kind):
     assert_same(updated[np.array(ROWS)], new.master[np.array(ROWS)].astype(jnp.float16))
 
 
+@pytest.mark.filterwarnings("ignore:.*lazy_update=True changes nothing:UserWarning")
 @pytest.mark.parametrize("name", ["Adam", "Ftrl", "LAMB"])
 def test_sparse_and_dense_leaves_in_one_tree(name):
     opt = make(getattr(mxopt, name), lazy_update=True)
