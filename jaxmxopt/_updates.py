@@ -53,10 +53,17 @@ class Updates(Hyperparameters):
         Returns:
             What `create_state` gives for the weight; or a `MasterState`, `(master, slots)`, with
             what it gives for the master.
+
+        Raises:
+            NotImplementedError: a subclass makes states, and has no update.
         """
         weight = self._algorithm._floating("create_state_multi_precision", index, weight)
         master = self._algorithm._with(multi_precision=self.multi_precision)._master(weight)
         state = self.create_state(index, weight if master is None else master)
+        if type(self._algorithm) is Undefined and not self._own_update and state is not None:
+            raise NotImplementedError(
+                f"{type(self).__name__} must define update(index, weight, grad, state)."
+            )
         if not self._own_update:
             state = self._slots_of(
                 "create_state", index, weight if master is None else master, state

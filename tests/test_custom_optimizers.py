@@ -322,3 +322,15 @@ def test_rates_are_all_there_or_never() -> None:
     with pytest.raises(ValueError, match="leaves"):
         opt.update(0, jnp.ones(2), jnp.ones(2), ())
     assert opt.num_update == 1
+
+
+def test_a_class_that_makes_states_and_has_no_update_is_told_so():
+    class OfMXNet2(mxo.Optimizer):
+        def create_state(self, index, weight):
+            return jnp.zeros_like(weight)
+
+        def step(self, indices, weights, grads, states):
+            raise AssertionError
+
+    with pytest.raises(NotImplementedError, match=r"OfMXNet2 must define update\(index, weight"):
+        mxopt.Trainer({"w": jnp.ones(2)}, OfMXNet2())
