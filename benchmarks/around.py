@@ -1,5 +1,6 @@
 """What stands around an algorithm in a training: clipping, guards, averages, groups, precision."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 import jaxmxopt as mxopt
-from benchmarks.contenders import DECAY, OPTAX, OURS, RATE, Arrays
+from benchmarks.contenders import DECAY, OPTAX, OURS, RATE, Arrays, optax_update
 from benchmarks.timing import Run
 from jaxmxopt.amp import all_finite
 
@@ -36,11 +37,7 @@ def _ours(opt: Any) -> Side:
 
 
 def _optax(tx: Any) -> Side:
-    def step(params: Any, grads: Any, state: Any) -> Any:
-        updates, state = tx.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
-
-    return Side(tx.init, step)
+    return Side(tx.init, functools.partial(optax_update, tx))
 
 
 def _guarded() -> Case:
@@ -79,7 +76,10 @@ def _grouped() -> Case:
     kinds = {"bias": DECAY / 2, "kernel": DECAY}
     ours = {f"{kind}*": mxopt.AdamW(learning_rate=RATE, wd=wd) for kind, wd in kinds.items()}
     theirs = {kind: optax.adamw(RATE, weight_decay=wd) for kind, wd in kinds.items()}
-    labels = lambda params: {name: name.rstrip("0123456789") for name in params}  # noqa: E731
+
+    def labels(params: Any) -> dict[str, str]:
+        return {name: name.rstrip("0123456789") for name in params}
+
     return Case(_ours(mxopt.Groups(ours)), _optax(optax.multi_transform(theirs, labels)))
 
 

@@ -1,5 +1,6 @@
 """One whole-tree step of each library, arrays made, compiled and warm."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -79,11 +80,13 @@ def optax_in_jit(algorithm: str, weights: Arrays, grads: Arrays) -> Run:
     """The same with optax."""
     tx = OPTAX[algorithm]()
     params = [jnp.array(w) for w in weights]
-    step = lambda p, g, s: _optax_step(tx, p, g, s)  # noqa: E731
-    return _in_jit(step, params, tx.init(params), [jnp.array(x) for x in grads])
+    return _in_jit(
+        functools.partial(optax_update, tx), params, tx.init(params), [jnp.array(x) for x in grads]
+    )
 
 
-def _optax_step(tx: Any, params: Any, grads: Any, state: Any) -> Any:
+def optax_update(tx: Any, params: Any, grads: Any, state: Any) -> Any:
+    """New weights and state, as `definition.step` gives them."""
     updates, state = tx.update(grads, state, params)
     return optax.apply_updates(params, updates), state
 
@@ -92,7 +95,7 @@ def optax_step(algorithm: str, weights: Arrays, grads: Arrays) -> Run:
     """optax, jitted, with donated buffers."""
     tx = OPTAX[algorithm]()
     params, g = [jnp.array(w) for w in weights], [jnp.array(x) for x in grads]
-    step = jax.jit(lambda p, s, g: _optax_step(tx, p, g, s), donate_argnums=(0, 1))
+    step = jax.jit(lambda p, s, g: optax_update(tx, p, g, s), donate_argnums=(0, 1))
     kept = [params, tx.init(params)]
 
     def run() -> None:

@@ -1,6 +1,7 @@
 """What is measured: each function gives rows of a case, its milliseconds and its ratios."""
 
 import functools
+import importlib.util
 import json
 import os
 import pathlib
@@ -107,11 +108,7 @@ def small_net(algorithm: str, rounds: int, mxnet: pathlib.Path | None, tick: Tic
 
 
 def _has_torch() -> bool:
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    return importlib.util.find_spec("torch") is not None
 
 
 def compiling(tree: str, rounds: int, tick: Tick) -> Row:
@@ -120,7 +117,7 @@ def compiling(tree: str, rounds: int, tick: Tick) -> Row:
     opt, tx = contenders.OURS["adam"](), contenders.OPTAX["adam"]()
     functions = {
         "jaxmxopt": (lambda p, s, g: opt.step(p, g, s), opt.init(params)),
-        "optax": (lambda p, s, g: contenders._optax_step(tx, p, g, s), tx.init(params)),
+        "optax": (lambda p, s, g: contenders.optax_update(tx, p, g, s), tx.init(params)),
     }
     samples: dict[str, list[Row]] = {name: [] for name in functions}
 

@@ -6,7 +6,7 @@ The checks look at shapes and dtypes alone and run while tracing, so calls do no
 import functools
 import types
 import typing
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ __all__ = [
     "check_count",
     "check_form",
     "check_grad",
+    "check_names",
     "check_numbers",
     "check_packed",
     "check_ruled",
@@ -298,6 +299,12 @@ def _kind(dtype: Any) -> Any:
     return next((kind for kind in kinds if jnp.issubdtype(dtype, kind)), dtype)
 
 
+def check_names(packed: Packed, names: Sequence[Any]) -> None:
+    """What is laid out for a tree must be of the weights of these names."""
+    if (misfit := packed.layout.misfit(names)) is not None:
+        raise MismatchError(f"state is of {misfit}; make it with init(params).")
+
+
 def check_packed(slots: Any, masters: Any, weights: Iterable[Any], names: Any) -> None:
     """The state of a tree must be laid out for these weights."""
     weights = list(weights)
@@ -308,8 +315,7 @@ def check_packed(slots: Any, masters: Any, weights: Iterable[Any], names: Any) -
                 kind = type(packed).__name__
                 message += f" Its {kind} is of one weight or of another definition."
             raise MismatchError(message)
-        if (misfit := packed.layout.misfit(names)) is not None:
-            raise MismatchError(f"state is of {misfit}; make it with init(params).")
+        check_names(packed, names)
     if slots.layout != masters.layout:
         raise MismatchError("state.slots and state.master are laid out differently.")
     for members, *groups in zip(slots.layout.groups, slots.groups, masters.groups, strict=True):

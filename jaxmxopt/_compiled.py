@@ -31,7 +31,7 @@ from jaxmxopt._numeric import compute_dtype
 from jaxmxopt._one_loop import SUPPORTED
 from jaxmxopt._paths import flatten_with_names, path_name
 from jaxmxopt._rates import RatesByRow
-from jaxmxopt._sparse import RowSparse
+from jaxmxopt._sparse import is_row_sparse
 from jaxmxopt._state import MasterState, State
 
 __all__ = [
@@ -330,17 +330,16 @@ def _identity(multipliers: tuple[Any, Any]) -> Hashable:
 
 def flatten_grads(tree: Any, names: Sequence[str], grads: Any) -> list[Any]:
     """Flattens gradients along the tree of weights; a `RowSparse` is one leaf."""
-    is_leaf = lambda node: isinstance(node, RowSparse)  # noqa: E731
-    leaves, grads_tree = jax.tree.flatten(grads, is_leaf=is_leaf)
+    leaves, grads_tree = jax.tree.flatten(grads, is_leaf=is_row_sparse)
     if grads_tree == tree:
         return leaves
     second = grads[1] if type(grads) is tuple and len(grads) == 2 else None
-    if second is not None and jax.tree.structure(second, is_leaf=is_leaf) == tree:
+    if second is not None and jax.tree.structure(second, is_leaf=is_row_sparse) == tree:
         raise MismatchError(
             "grads must have the structure of params, got a tuple of 2: jax.value_and_grad gives "
             "(value, grads)."
         )
-    paths = jax.tree_util.tree_flatten_with_path(grads, is_leaf=is_leaf)[0]
+    paths = jax.tree_util.tree_flatten_with_path(grads, is_leaf=is_row_sparse)[0]
     given = {path_name(path) for path, _ in paths}
     missing = [name for name in names if name not in given]
     extra = sorted(given.difference(names))

@@ -11,7 +11,7 @@ from jax.core import Tracer
 
 from jaxmxopt._numeric import compute_dtype
 from jaxmxopt._paths import path_name
-from jaxmxopt._sparse import RowSparse
+from jaxmxopt._sparse import RowSparse, is_row_sparse
 
 __all__ = [
     "NonFinite",
@@ -54,7 +54,7 @@ def all_finite(tree: Any) -> jax.Array:
         tree: any pytree of arrays; integers and random keys are finite, and so are rows of a
             `RowSparse` whose index is out of range.
     """
-    leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, RowSparse))
+    leaves = jax.tree.leaves(tree, is_leaf=is_row_sparse)
     return _all_finite([leaf for leaf in leaves if _is_floating(leaf)])
 
 
@@ -112,8 +112,7 @@ def clip_global_norm(tree: Tree, max_norm: Any) -> tuple[Tree, jax.Array]:
 
 @jax.jit
 def _clip_global_norm(tree: Any, max_norm: Any) -> tuple[Any, jax.Array]:
-    is_rows = lambda leaf: isinstance(leaf, RowSparse)  # noqa: E731
-    leaves = jax.tree.leaves(tree, is_leaf=is_rows)
+    leaves = jax.tree.leaves(tree, is_leaf=is_row_sparse)
     floating = [leaf for leaf in leaves if _is_floating(leaf)]
     factor, norm = clip_factor(floating, [1.0] * len(floating), max_norm)
     return multiplied(tree, factor, keep=True), norm

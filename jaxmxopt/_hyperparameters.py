@@ -210,14 +210,12 @@ class Hyperparameters(HostRates):
 
 def warn_of_a_slip(optimizer: Any, name: str, known: Sequence[str]) -> None:
     """Warns of a new attribute that is called almost as a hyperparameter and would do nothing."""
-    ours = type(optimizer).__module__.startswith("jaxmxopt.")
-    hint = (
-        _config.nearest(name, known, at_least=0.8)
-        if ours and not hasattr(type(optimizer), name)
-        else ""
-    )
-    if hint:
-        warn_caller(f"{type(optimizer).__name__}.{name} is no hyperparameter{hint}")
+    kind = type(optimizer)
+    # Classes of users have attributes of their own.
+    if hasattr(kind, name) or not kind.__module__.startswith("jaxmxopt."):
+        return
+    if hint := _config.nearest(name, known, at_least=0.8):
+        warn_caller(f"{kind.__name__}.{name} is no hyperparameter{hint}")
 
 
 def _plain(name: str, value: Any) -> Any:

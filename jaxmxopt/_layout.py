@@ -1,7 +1,8 @@
 """How the slots of a whole tree are laid out: small weights of one shape share an array."""
 
 import dataclasses
-from collections.abc import Callable, Hashable, Sequence
+import operator
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -128,5 +129,4 @@ def unstack(group: Any, count: int) -> list[Any]:
     """The inverse of `stack`."""
     if count == 1:
         return [group]
-    take: Callable[[int], Callable[[Any], Any]] = lambda i: lambda leaf: leaf[i]  # noqa: E731
-    return [jax.tree.map(take(i), group) for i in range(count)]
+    return [jax.tree.map(operator.itemgetter(i), group) for i in range(count)]

@@ -161,10 +161,8 @@ def _lowered(ctx: Any, *args: Any, **programs: Any) -> Any:
 
 def _mapped(args: Any, axes: Any, **programs: Any) -> Any:
     """The rule for `jax.vmap`: what does not depend on what is mapped stays one for all."""
-    form, mapped = (
-        functools.partial(_form, **programs),
-        functools.partial(jax.vmap, in_axes=tuple(axes)),
-    )
+    form = functools.partial(_form, **programs)
+    mapped = functools.partial(jax.vmap, in_axes=tuple(axes))
 
     def axis_of(number: int) -> int | None:
         try:

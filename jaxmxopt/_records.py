@@ -75,8 +75,9 @@ def from_record(
         record: from a file.
         where: what it is, for messages.
         current: what stands there now; of it the parts that no file can hold are taken.
-        given: fields of the outermost record that count instead of the file's; what a wrapper has
-            no field for is of the definitions inside, where a file cannot hold it of some of those.
+        given: fields of the outermost record that count instead of the file's. What a wrapper has
+            no field for is for all definitions inside; or, if there are any whose own value a file
+            could not hold, for those alone.
 
     Raises:
         FileError: the record is not of this form, or a value has to be given again.
@@ -154,11 +155,8 @@ def _config(
         if inside and key not in known[name]._described:
             # What some of them lack is not for the others.
             lacking = any(_lacks(fields[field], key) for field in inside)
-            further[key] = (
-                _Lacking(value.value if isinstance(value, _Lacking) else value)
-                if lacking
-                else value
-            )
+            known_lacking = isinstance(value, _Lacking) or not lacking
+            further[key] = value if known_lacking else _Lacking(value)
         elif not isinstance(value, _Lacking):
             own[key] = value
         elif _is_opaque(fields.get(key)):

@@ -5,6 +5,7 @@ such as a schedule, may read what changes, and may hold what is to be freed. Wha
 one belongs to the definition, and to those that `replace` makes of it.
 """
 
+import operator
 import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -40,7 +41,7 @@ def hand_on(old: Any, new: Any) -> Any:
     runs = old.__dict__.get(_RUNS)
     if runs is not None:
         mine, theirs = list(functions_in(old)), list(functions_in(new))
-        if len(mine) == len(theirs) and all(map(lambda a, b: a is b, mine, theirs)):
+        if len(mine) == len(theirs) and all(map(operator.is_, mine, theirs)):
             new.__dict__[_RUNS] = runs
     return new
 

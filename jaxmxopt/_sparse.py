@@ -10,7 +10,7 @@ from jax.core import Tracer
 
 from jaxmxopt._exported import exportable_node
 
-__all__ = ["RowSparse", "UniqueRows"]
+__all__ = ["RowSparse", "UniqueRows", "is_row_sparse"]
 
 Self = TypeVar("Self", bound="RowSparse")
 
@@ -260,6 +260,11 @@ class RowSparse:
 
 jax.tree_util.register_pytree_with_keys_class(RowSparse)
 exportable_node(RowSparse)
+
+
+def is_row_sparse(node: Any) -> bool:
+    """Whether a node of a tree is a `RowSparse`: what takes one as a leaf asks it."""
+    return isinstance(node, RowSparse)
 
 
 class UniqueRows(NamedTuple):

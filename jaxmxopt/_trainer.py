@@ -113,15 +113,17 @@ class Trainer:
         Raises:
             ValueError: they are not like the weights in names, shapes and dtypes.
         """
-        names, weights, _ = flatten_with_names(params)
+        named = dict(zip(*flatten_with_names(params)[:2], strict=True))
         wanted = {n: (w.shape, w.dtype) for n, w in zip(self._names, self._weights, strict=True)}
-        given = {n: (jnp.shape(w), jnp.result_type(w)) for n, w in zip(names, weights, strict=True)}
+        given = {n: (jnp.shape(w), jnp.result_type(w)) for n, w in named.items()}
         for name in [*wanted, *given]:
             if given.get(name) != wanted.get(name):
                 raise ValueError(
                     f"Trainer.params({name!r}): a weight must have shape and dtype "
                     f"{wanted.get(name)}, got {given.get(name)}."
                 )
+        # Another container may have the same names in another order.
+        weights = [named[name] for name in self._names]
         if self._whole is None:
             self._keep([_of_weight(s, w) for s, w in zip(self._states(), weights, strict=True)])
         elif any(leaf is not None for leaf in masters(self.params, self._whole).values()):
@@ -226,12 +228,13 @@ class Trainer:
             return self.params
         optimizer = self._optimizer
         before = optimizer.rescale_grad
-        optimizer.rescale_grad = self._scale / batch_size / self._scaling.divisor
         if optimizer._adds_up():
             # The factor of the last call would be that of all gradients before.
             optimizer.rescale_grad = self._scale
             factor = jnp.asarray(1 / batch_size / self._scaling.divisor)
             leaves = _multiplied(leaves, factor)
+        else:
+            optimizer.rescale_grad = self._scale / batch_size / self._scaling.divisor
         try:
             self._advance(call, leaves)
         except BaseException:

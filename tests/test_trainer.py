@@ -337,3 +337,10 @@ def test_weights_that_are_set_must_be_like_those_before():
         with pytest.raises(ValueError, match=r"^Trainer\.params\('[az]'\): a weight must have"):
             trainer.params = wrong
     assert_same(trainer.params, tree())
+
+
+def test_weights_that_are_set_go_by_their_names():
+    layers = [jnp.full(2, float(n)) for n in range(12)]
+    trainer = mxopt.Trainer([jnp.zeros(2)] * 12, "sgd")
+    trainer.params = {str(n): layer for n, layer in enumerate(layers)}
+    assert_same(trainer.params, layers)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jaxmxopt._checks import MismatchError
+from jaxmxopt._checks import check_names
 from jaxmxopt._layout import Packed
 from jaxmxopt._paths import flatten_with_names
 from jaxmxopt._state import State
@@ -37,8 +37,7 @@ def masters(params: Any, state: State) -> dict[str, Any]:
     """The master of every weight of a tree that has one, by path."""
     names, _, _ = flatten_with_names(params)
     if isinstance(state.master, Packed):
-        if (misfit := state.master.layout.misfit(names)) is not None:
-            raise MismatchError(f"state is of {misfit}; make it with init(params).")
+        check_names(state.master, names)
         pairs = zip(names, state.master.unpack(), strict=True)
         return {name: master for name, master in pairs if master is not None}
     found: dict[str, Any] = {}

@@ -20,7 +20,7 @@ from jaxmxopt._one_loop import is_own_program
 from jaxmxopt._paths import flatten_with_names
 from jaxmxopt._pure import WHOLE, Definition
 from jaxmxopt._shared_programs import program_of
-from jaxmxopt._sparse import RowSparse
+from jaxmxopt._sparse import is_row_sparse
 from jaxmxopt._state import State
 
 __all__ = ["TreeDefinition", "map_grads"]
@@ -99,4 +99,4 @@ def _advance(structure: Any, index: Hashable, donate: bool) -> Callable[..., tup
 
 def map_grads(function: Callable[..., Any], grads: Any, *rest: Any) -> Any:
     """`jax.tree.map` over gradients, a `RowSparse` of which is one leaf."""
-    return jax.tree.map(function, grads, *rest, is_leaf=lambda leaf: isinstance(leaf, RowSparse))
+    return jax.tree.map(function, grads, *rest, is_leaf=is_row_sparse)
