@@ -12,6 +12,8 @@ __all__ = [
     "compute_dtype",
     "divide",
     "hidden",
+    "maximum",
+    "minimum",
     "norm",
     "on_cpu",
     "one_minus_power",
@@ -70,7 +72,18 @@ def clip(x: jax.Array, bound: Any) -> jax.Array:
     if bound is None:
         return x
     bound = jnp.where(bound > 0, bound, jnp.inf)
-    return jnp.minimum(jnp.maximum(x, -bound), bound)
+    # NaN is neither above nor below, and so stays.
+    return jnp.where(x > bound, bound, jnp.where(x < -bound, -bound, x))
+
+
+def maximum(a: Any, b: Any) -> jax.Array:
+    """Return the larger of two numbers; NaN if one of them is NaN."""
+    return jnp.where((a > b) | (a != a), a, b)
+
+
+def minimum(a: Any, b: Any) -> jax.Array:
+    """Return the smaller of two numbers; NaN if one of them is NaN."""
+    return jnp.where((a < b) | (a != a), a, b)
 
 
 def sign(x: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmxopt._numeric import norm
+from jaxmxopt._numeric import maximum, minimum, norm
 
 __all__ = ["bounded", "trust_ratio"]
 
@@ -13,9 +13,9 @@ __all__ = ["bounded", "trust_ratio"]
 def bounded(size: jax.Array, lower: Any, upper: Any) -> jax.Array:
     """Limits the norm of a weight; a bound of None or 0 is none."""
     if lower is not None:
-        size = jnp.maximum(size, lower)
+        size = maximum(size, lower)
     if upper is not None:
-        size = jnp.minimum(size, jnp.where(upper > 0, upper, jnp.inf))
+        size = minimum(size, jnp.where(upper > 0, upper, jnp.inf))
     return size
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxmxopt._config import DecayRate, NonNegative
 from jaxmxopt._definition import OptimizerDef
-from jaxmxopt._numeric import clip, one_minus_power, zeros_like
+from jaxmxopt._numeric import clip, maximum, one_minus_power, zeros_like
 from jaxmxopt._one_loop import together
 
 __all__ = ["Adamax"]
@@ -74,7 +74,7 @@ class Adamax(OptimizerDef):
     def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         g = clip(grad * self.rescale_grad + rates.wd * weight, self.clip_gradient)
         m = slots.mean * self.beta1 + rates.fresh * g
-        u = jnp.maximum(self.beta2 * slots.inf_norm, jnp.abs(g))
+        u = maximum(self.beta2 * slots.inf_norm, jnp.abs(g))
         m, u = together(m, u)
         still = u == 0
         step = jnp.where(still, 0, rates.lr * m / jnp.where(still, 1, u))

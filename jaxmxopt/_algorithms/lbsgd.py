@@ -14,7 +14,7 @@ from jaxmxopt._algorithms._sgd_arithmetic import (
 from jaxmxopt._config import DecayRate, Interval, Static
 from jaxmxopt._definition import MOST_UPDATES, OptimizerDef
 from jaxmxopt._in_place import after, first
-from jaxmxopt._numeric import divide, sqrt, zeros_like
+from jaxmxopt._numeric import divide, maximum, minimum, sqrt, zeros_like
 
 __all__ = ["LBSGD"]
 
@@ -178,4 +178,4 @@ class LBSGD(OptimizerDef):
 def _trust(rates: Any, weight: Any, mean: Any) -> Any:
     squared = jnp.sum(weight * weight)
     ratio = squared / (jnp.sum(mean * mean) + rates.wd * squared + 1e-18)
-    return jnp.sqrt(jnp.clip(ratio, 1e-4, 1e4))
+    return jnp.sqrt(minimum(maximum(ratio, 1e-4), 1e4))

@@ -106,6 +106,6 @@ class RMSProp(OptimizerDef):
         mean = fresh * g + self.gamma1 * slots.g
         n, mean = together(n, mean)
         var = n - mean * mean + self.epsilon
-        root = sqrt(jnp.where(var > 0, var, self.epsilon))
+        root = sqrt(jnp.where(var <= 0, self.epsilon, var))
         delta = self.gamma2 * slots.delta - divide(rates.lr * g, root)
         return clip(weight + delta, self.clip_weights), CenteredRMSPropSlots(n, mean, delta)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxmxopt._compiled import flatten_grads
 from jaxmxopt._config import NonNegative
-from jaxmxopt._gradients import clip_factor, multiplied
+from jaxmxopt._gradients import clip_factors, multiplied
 from jaxmxopt._paths import flatten_with_names
 from jaxmxopt._pure import WHOLE
 from jaxmxopt._state import State
@@ -57,14 +57,15 @@ class ClipGlobalNorm(Around):
     ) -> tuple[Any, State]:
         names, _, tree = flatten_with_names(params)
         scales = [self._rescaling(name if index is WHOLE else index) for name in names]
-        factor, _ = clip_factor(flatten_grads(tree, names, grads), scales, self.max_norm)
-        scaled = self._scaled_by(factor)
+        factors, _ = clip_factors(flatten_grads(tree, names, grads), scales, self.max_norm)
+        # A rule of ours multiplies by one number; the product may be too small for one.
+        scaled = self._scaled_by(factors[0] * factors[1])
         if scaled is not None:
             # The gradients are read once for the norm and once for the update, and not written.
             return scaled._advance_inner(params, grads, state, ok, index)
 
         def clipped(grad: Any, scale: Any) -> Any:
-            return multiplied(multiplied(grad, jnp.asarray(scale)), factor)
+            return multiplied(multiplied(grad, jnp.asarray(scale)), *factors)
 
         grads = map_grads(clipped, grads, tree.unflatten(scales))
         return self._unscaled()._advance_inner(params, grads, state, ok, index)
