@@ -8,7 +8,7 @@ import importlib.resources
 import inspect
 
 import jaxmxopt
-from jaxmxopt._config import Config
+from jaxmxopt._core.config import Config
 
 project = "jaxmxopt"
 author = "the jaxmxopt contributors"

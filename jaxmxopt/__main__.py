@@ -11,8 +11,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from jaxmxopt import _convert, _inspect
-from jaxmxopt._version import __version__
+from jaxmxopt._cli import convert as _convert
+from jaxmxopt._cli import inspect as _inspect
+from jaxmxopt._core.version import __version__
 
 __all__ = ["main"]
 

@@ -5,22 +5,22 @@ A subclass of `OptimizerDef` declares its numbers with the ranges here and gives
 `a / b` and `jnp.sqrt(x)` stand `divide(a, b)` and `sqrt(x)`.
 """
 
-from jaxmxopt._config import DecayRate as DecayRate
-from jaxmxopt._config import Interval as Interval
-from jaxmxopt._config import NonNegative as NonNegative
-from jaxmxopt._config import Positive as Positive
-from jaxmxopt._config import Real as Real
-from jaxmxopt._config import Static as Static
-from jaxmxopt._config import UnitInterval as UnitInterval
-from jaxmxopt._definition import OptimizerDef as OptimizerDef
-from jaxmxopt._in_place import after as after
-from jaxmxopt._in_place import first as first
-from jaxmxopt._numeric import clip as clip
-from jaxmxopt._numeric import divide as divide
-from jaxmxopt._numeric import norm as norm
-from jaxmxopt._numeric import one_minus_power as one_minus_power
-from jaxmxopt._numeric import scalar_like as scalar_like
-from jaxmxopt._numeric import sign as sign
-from jaxmxopt._numeric import sqrt as sqrt
-from jaxmxopt._numeric import zeros_like as zeros_like
-from jaxmxopt._rates import Rates as Rates
+from jaxmxopt._core.config import DecayRate as DecayRate
+from jaxmxopt._core.config import Interval as Interval
+from jaxmxopt._core.config import NonNegative as NonNegative
+from jaxmxopt._core.config import Positive as Positive
+from jaxmxopt._core.config import Real as Real
+from jaxmxopt._core.config import Static as Static
+from jaxmxopt._core.config import UnitInterval as UnitInterval
+from jaxmxopt._core.definition import OptimizerDef as OptimizerDef
+from jaxmxopt._core.in_place import after as after
+from jaxmxopt._core.in_place import first as first
+from jaxmxopt._core.numeric import clip as clip
+from jaxmxopt._core.numeric import divide as divide
+from jaxmxopt._core.numeric import norm as norm
+from jaxmxopt._core.numeric import one_minus_power as one_minus_power
+from jaxmxopt._core.numeric import scalar_like as scalar_like
+from jaxmxopt._core.numeric import sign as sign
+from jaxmxopt._core.numeric import sqrt as sqrt
+from jaxmxopt._core.numeric import zeros_like as zeros_like
+from jaxmxopt._core.rates import Rates as Rates

@@ -43,7 +43,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(autouse=True)
 def small_trees_share_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets two weights of one shape share an array, as hundreds do outside the tests."""
-    monkeypatch.setattr("jaxmxopt._layout.MANY", 2)
+    monkeypatch.setattr("jaxmxopt._core.layout.MANY", 2)
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,8 @@ from same_bits import SUMS
 from samples import ALGORITHMS, distance, is_real, make
 
 import jaxmxopt as mxopt
-from jaxmxopt import _layout, _rows
+from jaxmxopt._core import layout as _layout
+from jaxmxopt._core import rows as _rows
 
 # By element, so that the order of a sum plays no part.
 ELEMENTWISE = [cls.__name__ for cls in ALGORITHMS if cls.__name__ not in SUMS]

@@ -17,8 +17,8 @@ from reference._training import CASES, STEPS, TRAININGS, Case, Training
 
 import jaxmxopt
 from jaxmxopt import lr_scheduler
-from jaxmxopt._optimizer import Optimizer
-from jaxmxopt._updater import Updater
+from jaxmxopt._stateful.optimizer import Optimizer
+from jaxmxopt._stateful.updater import Updater
 from jaxmxopt.mxnet_files import load_params
 
 __all__ = [

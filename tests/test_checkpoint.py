@@ -16,7 +16,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from samples import assert_same, make, run, tree
 
 import jaxmxopt as mxopt
-from jaxmxopt import _zip, checkpoint, lr_scheduler
+from jaxmxopt import checkpoint, lr_scheduler
+from jaxmxopt._files import zip as _zip
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxmxopt import checkpoint
-from jaxmxopt._atomic import replacing
+from jaxmxopt._files.atomic import replacing
 
 # Children are forked, so that jax is imported once. They never touch a device.
 KILLER = """

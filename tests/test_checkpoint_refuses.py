@@ -19,7 +19,8 @@ import pytest
 from samples import assert_same, make, run, tree
 
 import jaxmxopt as mxopt
-from jaxmxopt import _zip, checkpoint
+from jaxmxopt import checkpoint
+from jaxmxopt._files import zip as _zip
 
 SMALL = {"w": np.array([1.5, -2.0], np.float32), "n": 3}
 

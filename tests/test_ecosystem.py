@@ -149,7 +149,7 @@ def test_orbax_restores_states(name, checkpointer, tmp_path):
 def test_no_weight_gets_the_state_of_one_of_another_name(
     name, many, checkpointer, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("jaxmxopt._layout.MANY", many)
+    monkeypatch.setattr("jaxmxopt._core.layout.MANY", many)
     opt, params = STATES[name](), tree()
     state = opt.step(params, params, opt.init(params))[1]
     renamed = {{"b": "z"}.get(key, key): leaf for key, leaf in params.items()}

@@ -7,7 +7,7 @@ import pytest
 from samples import OF_THE_WHOLE, assert_near, assert_same, is_real, make, run, scanned, tree
 
 import jaxmxopt as mxopt
-from jaxmxopt import _definition
+from jaxmxopt._core import definition as _definition
 
 HALF = {"a": jnp.bfloat16, "b": jnp.bfloat16, "c": jnp.float16}
 
@@ -77,7 +77,7 @@ def test_without_master_float32_is_rounded_when_stored(cls):
 
 @pytest.mark.parametrize("many", [2, 99], ids=["in one array", "in arrays of their own"])
 def test_of_many_multipliers_each_weight_has_its_own(cls, many, monkeypatch):
-    monkeypatch.setattr("jaxmxopt._layout.MANY", many)
+    monkeypatch.setattr("jaxmxopt._core.layout.MANY", many)
     names = "abcdefgh"
     params, grads = ({n: tree(seed + i)["a"] for i, n in enumerate(names)} for seed in (0, 50))
     factors = {n: 0.3 + 0.1 * i for i, n in enumerate(names)}

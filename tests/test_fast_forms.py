@@ -10,7 +10,7 @@ import fast_forms
 import numpy as np
 import pytest
 
-from jaxmxopt import _rows
+from jaxmxopt._core import rows as _rows
 
 FORMS = ("tree", "few", "vmap", "alone", "rows")
 SCRIPT = pathlib.Path(fast_forms.__file__)

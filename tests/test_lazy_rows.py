@@ -119,12 +119,12 @@ def test_rows_in_blocks_are_those_at_once(kind, count, monkeypatch):
         return new, state
 
     at_once = trained()
-    monkeypatch.setattr("jaxmxopt._rows.BLOCK", 0)
+    monkeypatch.setattr("jaxmxopt._core.rows.BLOCK", 0)
     assert_near(trained(), at_once, 4)
 
 
 def test_blocks_of_rows_under_shard_map(monkeypatch):
-    monkeypatch.setattr("jaxmxopt._rows.BLOCK", 0)
+    monkeypatch.setattr("jaxmxopt._core.rows.BLOCK", 0)
     mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,))
     opt, shape, split = make(mxopt.SGD, lazy_update=True), (300, 5), PartitionSpec("d")
     weight, state = table(0, shape), opt.create_state(0, table(0, shape))

@@ -16,8 +16,9 @@ from samples import assert_same, make, run
 from test_checkpoint_refuses import with_header
 
 import jaxmxopt as mxopt
-from jaxmxopt import _progress, checkpoint, lr_scheduler, mxnet_files
+from jaxmxopt import checkpoint, lr_scheduler, mxnet_files
 from jaxmxopt.__main__ import main
+from jaxmxopt._cli import progress as _progress
 
 FILES = pathlib.Path(__file__).parent / "reference" / "files" / "1.9.1"
 

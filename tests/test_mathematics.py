@@ -11,7 +11,7 @@ from catalogue import CATALOGUE, ROWS, Row
 
 import jaxmxopt as mxopt
 from jaxmxopt._algorithms._kernel_power import kernel_one_minus_power
-from jaxmxopt._numeric import one_minus_power
+from jaxmxopt._core.numeric import one_minus_power
 from jaxmxopt.lr_scheduler import FactorScheduler
 
 COMMON: tuple[dict[str, Any], ...] = (

@@ -13,8 +13,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from samples import assert_near, assert_same, make
 
 import jaxmxopt as mxopt
-from jaxmxopt import _one_kernel
-from jaxmxopt._one_kernel import in_one_kernel
+from jaxmxopt._core import one_kernel as _one_kernel
+from jaxmxopt._core.one_kernel import in_one_kernel
 from jaxmxopt.algorithm import OptimizerDef, Static, first, zeros_like
 
 SUPPORTED = version("jaxlib") in ("0.10.0", "0.10.1", "0.10.2")

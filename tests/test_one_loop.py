@@ -13,8 +13,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from samples import assert_near, make
 
 import jaxmxopt as mxopt
-from jaxmxopt import _one_loop
-from jaxmxopt._layout import Layout
+from jaxmxopt._core import one_loop as _one_loop
+from jaxmxopt._core.layout import Layout
 
 SHAPE = (256, 192)
 # Loops over a weight: what has a root or a quotient in it is computed after the slots, and norms
@@ -275,11 +275,11 @@ def test_importing_inside_of_a_trace_is_no_program_of_its_own():
     program = (
         "import jax\n"
         "def traced(x):\n"
-        "    import jaxmxopt._one_loop as one_loop\n"
+        "    import jaxmxopt._core.one_loop as one_loop\n"
         "    assert not one_loop.makes_own_program(())\n"
         "    return x\n"
         "jax.jit(traced)(1.0)\n"
-        "import jaxmxopt._one_loop as one_loop\n"
+        "import jaxmxopt._core.one_loop as one_loop\n"
         f"assert one_loop.makes_own_program(()) == {SUPPORTED}\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

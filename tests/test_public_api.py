@@ -1,6 +1,5 @@
 """The public names, their documentation, and which module may import which."""
 
-import ast
 import importlib
 import inspect
 import pathlib
@@ -131,70 +130,3 @@ def test_importing_needs_jax_and_numpy_alone():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == ""
-
-
-# Arrows point one way.
-
-
-def imports(path):
-    """The modules of the package that a file imports when it is imported itself."""
-    found = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jaxmxopt"):
-            if node.module == "jaxmxopt":
-                found |= {f"jaxmxopt.{alias.name}" for alias in node.names}
-            else:
-                found.add(node.module)
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names if alias.name.startswith("jaxmxopt")}
-    return {name.removeprefix("jaxmxopt.") for name in found}
-
-
-GRAPH = {
-    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): imports(path)
-    for path in PACKAGE.rglob("*.py")
-}
-
-
-def reachable(name):
-    """All modules that a module leads to."""
-    seen, ahead = set(), [name]
-    while ahead:
-        for other in GRAPH.get(ahead.pop(), ()):
-            if other not in seen:
-                seen.add(other)
-                ahead.append(other)
-    return seen
-
-
-@pytest.mark.parametrize(
-    "name", [n for n in GRAPH if n.startswith("_algorithms.") and not n.endswith("__init__")]
-)
-def test_algorithms_know_only_what_a_rule_needs(name):
-    allowed = {"_config", "_definition", "_in_place", "_numeric", "_one_loop", "_rates"}
-    shared = {other for other in GRAPH if other.startswith("_algorithms._")}
-    # An alias of SGD knows it.
-    shared |= {"_algorithms.sgd"} if name == "_algorithms.ccsgd" else set()
-    assert GRAPH[name] <= allowed | shared
-
-
-def test_the_engine_knows_no_definition():
-    for name in ("_engine", "_layout", "_numeric", "_sparse", "_config", "_multipliers"):
-        assert not reachable(name) & {"_definition", "_pure", "_optimizer", "_updater", "_trainer"}
-
-
-def test_the_core_knows_no_stateful_layer_nor_files():
-    outer = {"optimizer", "_optimizer", "_updater", "_trainer", "checkpoint", "mxnet_files", "amp"}
-    for name in ("_definition", "_compiled", "_checks", "_pure", "lr_scheduler"):
-        assert not reachable(name) & outer
-
-
-def test_nothing_inside_imports_what_sits_outside():
-    for name in GRAPH:
-        if not name.startswith(("interop", "__main__")):
-            assert not any(other.startswith("interop") for other in GRAPH[name]), name
-
-
-def test_no_import_goes_round():
-    for name in GRAPH:
-        assert name not in reachable(name), name

@@ -12,7 +12,7 @@ import pytest
 
 import jaxmxopt as mxopt
 from jaxmxopt import optimizer as mxo
-from jaxmxopt._config import NonNegative
+from jaxmxopt._core.config import NonNegative
 from jaxmxopt.lr_scheduler import (
     CosineScheduler,
     FactorScheduler,

@@ -12,7 +12,7 @@ from samples import ALGORITHMS, assert_near, assert_same, double_precision, make
 from test_one_kernel import MARK, SUPPORTED
 
 import jaxmxopt as mxopt
-from jaxmxopt._compiled import apply
+from jaxmxopt._core.compiled import apply
 from jaxmxopt.algorithm import OptimizerDef
 
 # The others sum, or draw random numbers.

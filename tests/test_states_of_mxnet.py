@@ -10,7 +10,7 @@ from samples import assert_same
 
 import jaxmxopt as mxopt
 from jaxmxopt import optimizer as mxo
-from jaxmxopt._state import MasterState
+from jaxmxopt._core.state import MasterState
 
 ONES = jnp.ones(3)
 HALF = jnp.ones(3, jnp.float16)

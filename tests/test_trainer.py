@@ -234,7 +234,7 @@ def test_loading_what_was_warned_of_warns_of_nothing(tmp_path: pathlib.Path) -> 
 def test_what_is_written_over_is_no_gradient(
     what: str, alias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jaxmxopt._layout.MANY", 96)
+    monkeypatch.setattr("jaxmxopt._core.layout.MANY", 96)
     ones = {"a": jnp.ones(3), "b": jnp.ones(3)}
     trainer = mxopt.Trainer(ones, "adam")
     trainer.step(ones, 1)

@@ -16,7 +16,7 @@ from trajectories import FILES, Trajectory, some_cases
 
 import jaxmxopt as mxopt
 from jaxmxopt import lr_scheduler
-from jaxmxopt._mxnet._slots import nested, slots_of
+from jaxmxopt._mxnet.slots import nested, slots_of
 
 
 # The others too replay through the Updater, counts and rates included: in test_same_bits.

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmxopt._numeric import one_minus_power
+from jaxmxopt._core.numeric import one_minus_power
 
 __all__ = ["kernel_one_minus_power"]
 

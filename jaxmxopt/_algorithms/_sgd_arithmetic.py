@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from jaxmxopt._numeric import clip, zeros_like
+from jaxmxopt._core.numeric import clip, zeros_like
 
 __all__ = [
     "MomentumSlots",

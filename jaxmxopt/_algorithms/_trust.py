@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmxopt._numeric import maximum, minimum, norm
+from jaxmxopt._core.numeric import maximum, minimum, norm
 
 __all__ = ["bounded", "trust_ratio"]
 

@@ -4,9 +4,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxmxopt._config import NonNegative, Static
-from jaxmxopt._definition import OptimizerDef
-from jaxmxopt._numeric import clip, divide, sqrt, zeros_like
+from jaxmxopt._core.config import NonNegative, Static
+from jaxmxopt._core.definition import OptimizerDef
+from jaxmxopt._core.numeric import clip, divide, sqrt, zeros_like
 
 __all__ = ["AdaGrad"]
 

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmxopt._config import DecayRate, NonNegative
-from jaxmxopt._definition import OptimizerDef
-from jaxmxopt._numeric import clip, maximum, one_minus_power, zeros_like
-from jaxmxopt._one_loop import together
+from jaxmxopt._core.config import DecayRate, NonNegative
+from jaxmxopt._core.definition import OptimizerDef
+from jaxmxopt._core.numeric import clip, maximum, one_minus_power, zeros_like
+from jaxmxopt._core.one_loop import together
 
 __all__ = ["Adamax"]
 

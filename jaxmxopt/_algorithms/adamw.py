@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxmxopt._config import DecayRate, NonNegative, Static
-from jaxmxopt._definition import OptimizerDef
-from jaxmxopt._numeric import clip, one_minus_power, sqrt, zeros_like
-from jaxmxopt._one_loop import together
-from jaxmxopt._rates import Rates
+from jaxmxopt._core.config import DecayRate, NonNegative, Static
+from jaxmxopt._core.definition import OptimizerDef
+from jaxmxopt._core.numeric import clip, one_minus_power, sqrt, zeros_like
+from jaxmxopt._core.one_loop import together
+from jaxmxopt._core.rates import Rates
 
 __all__ = ["AdamW"]
 

@@ -1,8 +1,8 @@
 """The deprecated name of SGD."""
 
 from jaxmxopt._algorithms.sgd import SGD
-from jaxmxopt._config import DecayRate, Static
-from jaxmxopt._definition import OptimizerDef
+from jaxmxopt._core.config import DecayRate, Static
+from jaxmxopt._core.definition import OptimizerDef
 
 __all__ = ["ccSGD"]
 

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxmxopt._algorithms._sgd_arithmetic import has_momentum, made_without
-from jaxmxopt._config import DecayRate, NonNegative
-from jaxmxopt._definition import OptimizerDef
-from jaxmxopt._in_place import after, first
-from jaxmxopt._numeric import clip, zeros_like
-from jaxmxopt._one_loop import together
+from jaxmxopt._core.config import DecayRate, NonNegative
+from jaxmxopt._core.definition import OptimizerDef
+from jaxmxopt._core.in_place import after, first
+from jaxmxopt._core.numeric import clip, zeros_like
+from jaxmxopt._core.one_loop import together
 
 __all__ = ["DCASGD"]
 

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxmxopt._algorithms._kernel_power import kernel_one_minus_power
-from jaxmxopt._config import DecayRate, NonNegative
-from jaxmxopt._definition import OptimizerDef
-from jaxmxopt._in_place import after, first
-from jaxmxopt._numeric import clip, divide, sqrt, zeros_like
+from jaxmxopt._core.config import DecayRate, NonNegative
+from jaxmxopt._core.definition import OptimizerDef
+from jaxmxopt._core.in_place import after, first
+from jaxmxopt._core.numeric import clip, divide, sqrt, zeros_like
 
 __all__ = ["FTML"]
 

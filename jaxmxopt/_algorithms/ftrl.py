@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmxopt._config import NonNegative, Static
-from jaxmxopt._definition import OptimizerDef
-from jaxmxopt._in_place import after, first
-from jaxmxopt._numeric import clip, divide, sign, sqrt, zeros_like
+from jaxmxopt._core.config import NonNegative, Static
+from jaxmxopt._core.definition import OptimizerDef
+from jaxmxopt._core.in_place import after, first
+from jaxmxopt._core.numeric import clip, divide, sign, sqrt, zeros_like
 
 __all__ = ["Ftrl"]
 

@@ -5,9 +5,9 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmxopt._config import Interval, NonNegative, Scalar, Static
-from jaxmxopt._definition import OptimizerDef
-from jaxmxopt._numeric import clip, divide, sqrt, zeros_like
+from jaxmxopt._core.config import Interval, NonNegative, Scalar, Static
+from jaxmxopt._core.definition import OptimizerDef
+from jaxmxopt._core.numeric import clip, divide, sqrt, zeros_like
 
 __all__ = ["GroupAdaGrad"]
 

@@ -6,10 +6,10 @@ import jax
 
 from jaxmxopt._algorithms._kernel_power import kernel_one_minus_power
 from jaxmxopt._algorithms._trust import bounded, trust_ratio
-from jaxmxopt._config import DecayRate, NonNegative, Static
-from jaxmxopt._definition import OptimizerDef
-from jaxmxopt._numeric import clip, divide, norm, sqrt, zeros_like
-from jaxmxopt._one_loop import together
+from jaxmxopt._core.config import DecayRate, NonNegative, Static
+from jaxmxopt._core.definition import OptimizerDef
+from jaxmxopt._core.numeric import clip, divide, norm, sqrt, zeros_like
+from jaxmxopt._core.one_loop import together
 
 __all__ = ["LAMB"]
 

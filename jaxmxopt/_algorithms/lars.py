@@ -11,10 +11,10 @@ from jaxmxopt._algorithms._sgd_arithmetic import (
     made_without,
     momentum_step,
 )
-from jaxmxopt._config import DecayRate, NonNegative, Static
-from jaxmxopt._definition import OptimizerDef
-from jaxmxopt._numeric import norm, scalar_like, zeros_like
-from jaxmxopt._one_loop import together
+from jaxmxopt._core.config import DecayRate, NonNegative, Static
+from jaxmxopt._core.definition import OptimizerDef
+from jaxmxopt._core.numeric import norm, scalar_like, zeros_like
+from jaxmxopt._core.one_loop import together
 
 __all__ = ["LARS"]
 

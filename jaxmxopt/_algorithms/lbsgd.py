@@ -11,10 +11,10 @@ from jaxmxopt._algorithms._sgd_arithmetic import (
     made_without,
     momentum_step,
 )
-from jaxmxopt._config import DecayRate, Interval, Static
-from jaxmxopt._definition import MOST_UPDATES, OptimizerDef
-from jaxmxopt._in_place import after, first
-from jaxmxopt._numeric import divide, maximum, minimum, sqrt, zeros_like
+from jaxmxopt._core.config import DecayRate, Interval, Static
+from jaxmxopt._core.definition import MOST_UPDATES, OptimizerDef
+from jaxmxopt._core.in_place import after, first
+from jaxmxopt._core.numeric import divide, maximum, minimum, sqrt, zeros_like
 
 __all__ = ["LBSGD"]
 

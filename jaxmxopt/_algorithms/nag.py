@@ -8,11 +8,11 @@ from jaxmxopt._algorithms._sgd_arithmetic import (
     made_without,
     momentum_slots,
 )
-from jaxmxopt._config import DecayRate
-from jaxmxopt._definition import OptimizerDef
-from jaxmxopt._in_place import after, first
-from jaxmxopt._numeric import clip
-from jaxmxopt._one_loop import together
+from jaxmxopt._core.config import DecayRate
+from jaxmxopt._core.definition import OptimizerDef
+from jaxmxopt._core.in_place import after, first
+from jaxmxopt._core.numeric import clip
+from jaxmxopt._core.one_loop import together
 
 __all__ = ["NAG"]
 

@@ -9,9 +9,9 @@ from jaxmxopt._algorithms._sgd_arithmetic import (
     momentum_slots,
     momentum_step,
 )
-from jaxmxopt._config import DecayRate, Static
-from jaxmxopt._definition import OptimizerDef
-from jaxmxopt._one_loop import together
+from jaxmxopt._core.config import DecayRate, Static
+from jaxmxopt._core.definition import OptimizerDef
+from jaxmxopt._core.one_loop import together
 
 __all__ = ["SGD"]
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any, NamedTuple
 import jax
 from jax import random
 
-from jaxmxopt._config import Interval, Static
-from jaxmxopt._definition import OptimizerDef
-from jaxmxopt._numeric import clip, sqrt
+from jaxmxopt._core.config import Interval, Static
+from jaxmxopt._core.definition import OptimizerDef
+from jaxmxopt._core.numeric import clip, sqrt
 
 __all__ = ["SGLD"]
 

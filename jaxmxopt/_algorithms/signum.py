@@ -3,10 +3,10 @@
 from typing import Any
 
 from jaxmxopt._algorithms._sgd_arithmetic import MomentumSlots, made_without, momentum_slots
-from jaxmxopt._config import DecayRate, NonNegative
-from jaxmxopt._definition import OptimizerDef
-from jaxmxopt._numeric import clip, sign
-from jaxmxopt._one_loop import together
+from jaxmxopt._core.config import DecayRate, NonNegative
+from jaxmxopt._core.definition import OptimizerDef
+from jaxmxopt._core.numeric import clip, sign
+from jaxmxopt._core.one_loop import together
 
 __all__ = ["Signum"]
 

@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxmxopt._definition import OptimizerDef
-from jaxmxopt._numeric import zeros_like
+from jaxmxopt._core.definition import OptimizerDef
+from jaxmxopt._core.numeric import zeros_like
 
 __all__ = ["Test"]
 

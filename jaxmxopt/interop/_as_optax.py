@@ -9,10 +9,10 @@ from typing import Any, TypeVar, overload
 import jax
 import optax
 
-from jaxmxopt._paths import path_name
-from jaxmxopt._pure import Definition, as_definition
-from jaxmxopt._state import State
-from jaxmxopt._wrappers._masters import masters
+from jaxmxopt._core.paths import path_name
+from jaxmxopt._core.pure import Definition, as_definition
+from jaxmxopt._core.state import State
+from jaxmxopt._wrappers.masters import masters
 from jaxmxopt.interop._flax import known_to_flax
 
 __all__ = ["apply_updates", "as_optax"]

@@ -4,8 +4,8 @@ import functools
 import sys
 from typing import Any
 
-from jaxmxopt._layout import Packed
-from jaxmxopt._wrappers._groups import GroupSlots
+from jaxmxopt._core.layout import Packed
+from jaxmxopt._wrappers.groups import GroupSlots
 
 __all__ = ["known_to_flax"]
 

@@ -7,17 +7,17 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmxopt._checks import WrongKindError, check_array, check_rate, explained
-from jaxmxopt._config import Node, NonNegative, Real, Static
-from jaxmxopt._definition import HALF
-from jaxmxopt._exported import exportable
-from jaxmxopt._layout import Layout, Packed
-from jaxmxopt._paths import flatten_with_names
-from jaxmxopt._pure import WHOLE, Definition
-from jaxmxopt._sparse import RowSparse
-from jaxmxopt._state import State
-from jaxmxopt._wrappers._masters import full_weights, masters
-from jaxmxopt._wrappers._tree import TreeDefinition, map_grads
+from jaxmxopt._core.checks import WrongKindError, check_array, check_rate, explained
+from jaxmxopt._core.config import Node, NonNegative, Real, Static
+from jaxmxopt._core.definition import HALF
+from jaxmxopt._core.exported import exportable
+from jaxmxopt._core.layout import Layout, Packed
+from jaxmxopt._core.paths import flatten_with_names
+from jaxmxopt._core.pure import WHOLE, Definition
+from jaxmxopt._core.sparse import RowSparse
+from jaxmxopt._core.state import State
+from jaxmxopt._wrappers.masters import full_weights, masters
+from jaxmxopt._wrappers.tree import TreeDefinition, map_grads
 
 __all__ = ["FromOptax", "OptaxSlots", "from_optax"]
 

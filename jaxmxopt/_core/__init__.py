@@ -1,0 +1,1 @@
+"""What every optimizer stands on: configs, names, states, checks, the engine, definitions."""

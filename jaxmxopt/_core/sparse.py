@@ -1,0 +1,289 @@
+"""Gradients of some rows of a weight."""
+
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+
+from jaxmxopt._core.exported import exportable_node
+
+__all__ = ["RowSparse", "UniqueRows", "is_row_sparse"]
+
+Self = TypeVar("Self", bound="RowSparse")
+
+
+def _as_indices(indices: Any) -> jax.Array:
+    """Indices as JAX has them; without 64-bit types it would cut off what they lack."""
+    if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(indices)):
+        return jnp.asarray(indices)
+    given = _integers(indices)
+    if given.dtype.kind not in "iuO":
+        return jnp.asarray(given)
+    wanted = np.int64 if given.dtype.kind == "O" else given.dtype
+    kept = np.iinfo(jax.dtypes.canonicalize_dtype(wanted))
+    lost = given[(given < kept.min) | (given > kept.max)]
+    if lost.size:
+        more = "" if kept.bits == 64 else "; jax_enable_x64 allows more"
+        raise ValueError(f"RowSparse: indices must be of {kept.dtype}, got {lost.flat[0]}{more}.")
+    return jnp.asarray(given.astype(kept.dtype))
+
+
+def _integers(indices: Any) -> np.ndarray:
+    """Indices as an array; of Python's integers where these are too large for NumPy's."""
+    try:
+        given = np.asarray(indices)
+        large = given.dtype.kind in "fO" and given.size and not hasattr(indices, "dtype")
+        exact = np.array(indices, object) if large else given
+    except ValueError:
+        given = exact = np.empty(1, object)
+    if exact.dtype.kind == "O" and all(isinstance(index, int) for index in exact.flat):
+        return exact
+    if given.dtype.kind in "OUS":
+        raise TypeError(f"RowSparse: indices must be a vector of integers, got {indices!r}.")
+    return given
+
+
+class RowSparse:
+    r"""A gradient that is zero outside some rows: MXNet's `row_sparse`.
+
+    Stands for the array :math:`G` with :math:`G_{r} = \sum_{i: \mathrm{indices}_i = r}
+    \mathrm{values}_i`: duplicate indices add up. Indices may come in any order; one outside
+    `[0, shape[0])` is refused when the values are known and dropped under `jax.jit`.
+
+    A pytree of its two arrays. `a + b`, `a * 2`, `a / 2` and `-a` are RowSparse again;
+    `jax.tree.map` must be told that it is one leaf.
+
+    Args:
+        indices: a vector of integers.
+        values: one row for every index.
+        shape: of the array it stands for.
+
+    Attributes:
+        indices: integers, shape `(k,)`: the rows.
+        values: shape `(k, *shape[1:])`: the row gradients.
+        shape: the shape of the array it stands for; static.
+
+    Raises:
+        ValueError: shapes do not fit, or an index is out of range.
+        TypeError: shape is no tuple of integers, or indices are no numbers.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmxopt as mxopt
+        >>> grad = mxopt.RowSparse([3, 1, 3], jnp.ones((3, 2)), (5, 2))
+        >>> grad
+        RowSparse(3 rows of (5, 2), float32)
+        >>> grad.todense()[3].tolist()
+        [2.0, 2.0]
+    """
+
+    indices: jax.Array
+    values: jax.Array
+    shape: tuple[int, ...]
+
+    # NumPy's arithmetic would take it for a scalar.
+    __array_ufunc__ = None
+
+    def __init__(self, indices: Any, values: Any, shape: tuple[int, ...]) -> None:
+        self.indices = _as_indices(indices)
+        self.values = jnp.asarray(values)
+        try:
+            self.shape = tuple(int(size) for size in shape)
+        except TypeError:
+            raise TypeError(
+                f"RowSparse: shape must be a tuple of integers, got {shape!r}."
+            ) from None
+        self._check()
+
+    def _check(self) -> None:
+        indices, values, shape = self.indices, self.values, self.shape
+        if indices.size == 0 and not isinstance(indices, Tracer):
+            self.indices = indices = indices.astype(jnp.int32)
+        if indices.ndim != 1 or not jnp.issubdtype(indices.dtype, jnp.integer):
+            raise ValueError(
+                "RowSparse: indices must be a vector of integers, "
+                f"got shape {indices.shape} and dtype {indices.dtype}."
+            )
+        if not shape or values.shape != (*indices.shape, *shape[1:]):
+            raise ValueError(
+                f"RowSparse: values must have shape {(*indices.shape, *shape[1:])} for "
+                f"{indices.size} indices into shape {shape}, got {values.shape}."
+            )
+        if not isinstance(indices, Tracer) and indices.size:
+            known = np.asarray(indices)
+            outside = known[(known < 0) | (known >= shape[0])]
+            if outside.size:
+                raise ValueError(
+                    f"RowSparse: indices must be in [0, {shape[0]}), got {int(outside[0])}."
+                )
+
+    def tree_flatten(self) -> tuple[tuple[Any, Any], tuple[int, ...]]:
+        """The arrays and, as structure, the shape."""
+        return (self.indices, self.values), self.shape
+
+    def tree_flatten_with_keys(self) -> tuple[tuple[Any, Any], tuple[int, ...]]:
+        """`tree_flatten` with the names of the arrays."""
+        names = (jax.tree_util.GetAttrKey("indices"), jax.tree_util.GetAttrKey("values"))
+        return tuple(zip(names, (self.indices, self.values), strict=True)), self.shape  # pyright: ignore[reportReturnType]
+
+    @classmethod
+    def tree_unflatten(cls: type[Self], shape: tuple[int, ...], children: tuple[Any, Any]) -> Self:
+        """Rebuilds without checks: children may be placeholders."""
+        self = object.__new__(cls)
+        self.indices, self.values = children
+        self.shape = shape
+        return self
+
+    def _with(self: Self, values: Any) -> Self:
+        return self.tree_unflatten(self.shape, (self.indices, values))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the values."""
+        return self.values.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions of the array it stands for."""
+        return len(self.shape)
+
+    def __repr__(self) -> str:
+        if not hasattr(self.indices, "shape") or not hasattr(self.values, "dtype"):
+            return f"RowSparse({self.indices!r}, {self.values!r}, {self.shape})"
+        rows = " x ".join(str(size) for size in self.indices.shape)
+        return f"RowSparse({rows} rows of {self.shape}, {self.dtype})"
+
+    # Arithmetic.
+
+    def astype(self: Self, dtype: Any) -> Self:
+        """The same rows with values of another dtype."""
+        return self._with(self.values.astype(dtype))
+
+    def __add__(self: Self, other: Any) -> Self:
+        """The sum of two gradients of one weight: the rows of both."""
+        if not isinstance(other, RowSparse):
+            return NotImplemented
+        if self.shape != other.shape:
+            raise ValueError(
+                f"RowSparse.__add__: both must be of one shape, got {self.shape} and {other.shape}."
+            )
+        widest = max(self.indices.dtype, other.indices.dtype, key=lambda dtype: dtype.itemsize)
+        indices = [part.indices.astype(widest) for part in (self, other)]
+        values = jnp.concatenate([self.values, other.values])
+        return self.tree_unflatten(self.shape, (jnp.concatenate(indices), values))
+
+    def __mul__(self: Self, factor: Any) -> Self:
+        return self._with(self.values * _scalar("__mul__", factor))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self: Self, divisor: Any) -> Self:
+        return self._with(self.values / _scalar("__truediv__", divisor))
+
+    def __neg__(self: Self) -> Self:
+        return self._with(-self.values)
+
+    def norm(self) -> jax.Array:
+        """The Euclidean norm of the array it stands for, in float32 or better."""
+        values = self._wide().unique().inside(self.shape[0])
+        return jnp.sqrt(jnp.sum(jnp.square(values)))
+
+    def _wide(self: Self) -> Self:
+        """The same with values in which sums lose nothing that the dtype could hold."""
+        return self.astype(jnp.float32) if self.values.dtype.itemsize < 4 else self
+
+    # Other forms.
+
+    def todense(self) -> jax.Array:
+        """The array it stands for."""
+        wide = self._wide()
+        zeros = jnp.zeros(self.shape, wide.dtype)
+        return zeros.at[self._rows()].add(wide.values, mode="drop").astype(self.dtype)
+
+    def to_bcoo(self) -> Any:
+        """The same as a `jax.experimental.sparse.BCOO` with one sparse dimension."""
+        from jax.experimental.sparse import BCOO
+
+        return BCOO((self.values, self._rows()[:, None]), shape=self.shape)
+
+    @classmethod
+    def from_bcoo(cls: type[Self], array: Any) -> Self:
+        """Makes one from a `jax.experimental.sparse.BCOO`.
+
+        Args:
+            array: with one sparse dimension, the first, and no batch dimension. Its padding,
+                indices from the height on, is kept and has no effect.
+
+        Raises:
+            ValueError: it has other dimensions.
+        """
+        if array.n_batch != 0 or array.n_sparse != 1:
+            raise ValueError(
+                "RowSparse.from_bcoo: array must have n_sparse=1 and n_batch=0, got "
+                f"n_sparse={array.n_sparse} and n_batch={array.n_batch}; "
+                "jax.experimental.sparse.bcoo_update_layout changes them."
+            )
+        return cls.tree_unflatten(tuple(array.shape), (array.indices[:, 0], array.data))
+
+    def unique(self) -> "UniqueRows":
+        """Sums the values of duplicate indices; sizes stay `k`."""
+        rows = self._rows()
+        if rows.shape[0] < 2:
+            return UniqueRows(rows, self.values)
+        # Rows that come in order, as MXNet's do, need no more than this look at them.
+        ascending = jnp.all(rows[1:] > rows[:-1])
+        return lax.cond(ascending, UniqueRows, self._summed, rows, self.values)
+
+    def _summed(self, rows: jax.Array, values: jax.Array) -> "UniqueRows":
+        """Sums what falls on one row at the place of the row's first index in order."""
+        # Sorting indices and positions together would take several times as long on a CPU.
+        ordered = lax.sort(rows, is_stable=False)
+        first = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
+        place = jnp.searchsorted(ordered, rows, method="scan_unrolled")
+        values = jnp.zeros_like(values).at[place].add(values, mode="promise_in_bounds")
+        spare = self.shape[0] + lax.iota(rows.dtype, rows.shape[0])
+        return UniqueRows(jnp.where(first, ordered, spare), values)
+
+    def inside(self) -> jax.Array:
+        """The values, zero where their index is out of range."""
+        return UniqueRows(self._rows(), self.values).inside(self.shape[0])
+
+    def _rows(self) -> jax.Array:
+        """The indices, wide enough to go past the height, which stands for all out of range."""
+        rows, height = self.indices, self.shape[0]
+        if rows.dtype.itemsize < 4 or rows.dtype == jnp.uint32:
+            rows = rows.astype(jnp.int32)
+        return jnp.where((rows < 0) | (rows > height), height, rows)
+
+
+jax.tree_util.register_pytree_with_keys_class(RowSparse)
+exportable_node(RowSparse)
+
+
+def is_row_sparse(node: Any) -> bool:
+    """Whether a node of a tree is a `RowSparse`: what takes one as a leaf asks it."""
+    return isinstance(node, RowSparse)
+
+
+class UniqueRows(NamedTuple):
+    """Distinct row indices, in no order, and their values; indices from the height on are unused.
+
+    No two indices are equal, the unused ones included, so a scatter may rely on it.
+    """
+
+    indices: jax.Array
+    values: jax.Array
+
+    def inside(self, height: int) -> jax.Array:
+        """The values, zero where they belong to no row."""
+        used = (self.indices < height).reshape(-1, *[1] * (self.values.ndim - 1))
+        return jnp.where(used, self.values, 0)
+
+
+def _scalar(call: str, number: Any) -> Any:
+    if isinstance(number, RowSparse) or jnp.ndim(number) != 0:
+        given = getattr(number, "shape", type(number).__name__)
+        raise ValueError(f"RowSparse.{call}: the number must be a scalar, got {given}.")
+    return number

@@ -1,0 +1,189 @@
+"""MXNet's Updater: an optimizer with the states of all weights, by index."""
+
+from collections.abc import Hashable
+from typing import Any
+
+import jax
+from jax.core import Tracer
+
+from jaxmxopt._core.definition import OptimizerDef
+from jaxmxopt._stateful.optimizer import Optimizer
+from jaxmxopt._stateful.saved_states import adopted, dumped, loaded
+
+__all__ = ["Updater", "device_id", "get_updater", "placed"]
+
+
+class Updater:
+    """Updates weights by index, and keeps their states.
+
+    Args:
+        optimizer: an Optimizer, the name of one, or a definition.
+
+    Attributes:
+        optimizer: the Optimizer.
+        states: what it remembers of each weight, by index.
+        states_synced: whether a state is on the devices of its weight; those just loaded are not.
+        aggregate_updates: whether a list of weights goes to the optimizer as one.
+    """
+
+    def __init__(self, optimizer: Optimizer | OptimizerDef | str) -> None:
+        self.optimizer = Optimizer.create_optimizer(optimizer)
+        self.states: dict[Any, Any] = {}
+        self.states_synced: dict[Any, bool] = {}
+        self.aggregate_updates = self.optimizer.aggregate_num > 0
+
+    def __call__(self, index: Any, grad: Any, weight: Any) -> Any:
+        """Updates one weight, or all of a list in one compiled call.
+
+        The state of a weight is made when it comes for the first time. Counts are kept for each
+        device, of which the first weight says which it is.
+
+        Args:
+            index: any hashable, or a list of them.
+            grad: an array or `RowSparse` of the shape of the weight, or a list.
+            weight: a floating array, or a list.
+
+        Returns:
+            The new weight, or a list of them.
+
+        Raises:
+            ValueError: shapes or lengths do not fit. Nothing has changed then.
+            TypeError: an argument is not of the kind needed. Nothing has changed then.
+        """
+        optimizer = self.optimizer
+        if not isinstance(index, (list, tuple)):
+            index = _decoded(index)
+            device = device_id(weight)
+            if isinstance(grad, Tracer):
+                raise optimizer._traced("update", index)
+            state = self._state(index, weight)
+            optimizer._set_current_context(device)
+            if optimizer._own_update:
+                updated = optimizer.update_multi_precision(index, weight, grad, state)
+                updated = optimizer._accepted(index, weight, state, updated)
+            else:
+                updated = optimizer.update(index, weight, grad, state)
+            weight, self.states[index] = updated
+            return weight
+        indices = [_decoded(one) for one in index]
+        for what, given in (("grad", grad), ("weight", weight)):
+            if not isinstance(given, (list, tuple)) or len(given) != len(indices):
+                size = len(given) if isinstance(given, (list, tuple)) else type(given).__name__
+                raise ValueError(
+                    f"Updater: {what} must be a list of {len(indices)}, as index is, got {size}."
+                )
+        if not indices:
+            return []
+        self._refuse_tracers(indices, weight, grad)
+        states = [self._state(one, w) for one, w in zip(indices, weight, strict=True)]
+        optimizer._set_current_context(device_id(weight[0]))
+        weights, states = optimizer._update_each(indices, weight, grad, states)
+        self.states.update(zip(indices, states, strict=True))
+        return weights
+
+    def _refuse_tracers(self, index: Any, weights: Any, grads: Any) -> None:
+        if any(isinstance(one, Tracer) for one in (*weights, *grads)):
+            raise self.optimizer._traced("update", index)
+
+    def _state(self, index: Hashable, weight: Any) -> Any:
+        """The state of a weight, made or moved to its devices if need be."""
+        try:
+            state = self.states.get(index, self)
+        except TypeError:
+            raise TypeError(f"Updater: index must be hashable, got {index!r}.") from None
+        if state is self:
+            return self.optimizer.create_state_multi_precision(index, weight)
+        if self.states_synced.get(index, True):
+            return state
+        # Kept now: the update may fail.
+        self.states[index] = state = placed(state, weight)
+        self.states_synced[index] = True
+        return state
+
+    def sync_state_context(self, state: Any, context: Any) -> Any:
+        """Moves the arrays of a state to a device or sharding."""
+        return jax.device_put(state, context)
+
+    def get_states(self, dump_optimizer: bool = False) -> bytes:
+        """The states as bytes: our own file format, without pickle.
+
+        Args:
+            dump_optimizer: tell the hyperparameters, multipliers and schedule of the optimizer
+                too. Its algorithm and counts are always told, unlike in MXNet.
+
+        Raises:
+            TypeError: a state of a custom optimizer holds what a file cannot.
+        """
+        return self._dump("Updater.get_states", dump_optimizer)
+
+    def _dump(self, call: str, dump_optimizer: bool) -> bytes:
+        return dumped(call, self.optimizer, self.states, dump_optimizer)
+
+    def set_states(self, states: bytes) -> None:
+        """Goes on from what `get_states` gave, here or in MXNet, or from its `.states` file.
+
+        Where the optimizer is in it, that takes the place of the present one.
+
+        Raises:
+            ValueError: the bytes are damaged or of something else. Nothing has changed then.
+        """
+        self._load("Updater.set_states", states)
+
+    def _load(self, call: str, data: Any) -> None:
+        found = loaded(call, data, self.optimizer, self.states)
+        self.optimizer = adopted(self.optimizer, found.optimizer)
+        self.states = dict(found.states)
+        self.states_synced = dict.fromkeys(self.states, False)
+
+    def __repr__(self) -> str:
+        return f"Updater({self.optimizer!r}, {len(self.states)} states)"
+
+
+def get_updater(optimizer: Optimizer | OptimizerDef | str) -> Updater:
+    """Makes an Updater: `weight = updater(index, grad, weight)`.
+
+    Args:
+        optimizer: an Optimizer, the name of one, or a definition.
+    """
+    return Updater(optimizer)
+
+
+def placed(state: Any, weight: Any) -> Any:
+    """A state with its arrays where its weight is: those of its shape laid out alike."""
+    if not isinstance(weight, jax.Array):
+        return state
+    spread = len(weight.sharding.device_set) > 1
+
+    def move(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array) or (spread and leaf.shape != weight.shape):
+            return leaf
+        return jax.device_put(leaf, weight.sharding)
+
+    return jax.tree.map(move, state)
+
+
+def _decoded(index: Any) -> Any:
+    return index.decode() if isinstance(index, bytes) else index
+
+
+# The sharding that was asked for last, and its device: results of one program have one sharding.
+_latest: tuple[Any, int] = (None, 0)
+
+
+def device_id(weight: Any) -> int:
+    """The number of the device of a weight; of several, the first."""
+    global _latest
+    sharding = getattr(weight, "sharding", None)
+    known, number = _latest
+    if sharding is known and known is not None:
+        return number
+    if isinstance(weight, Tracer):
+        raise TypeError(
+            "weights must be arrays, got a tracer. A stateful optimizer counts on the host, where "
+            "jax.jit would count once for all calls: use a definition there."
+        )
+    if sharding is None:
+        return 0
+    number = min(device.id for device in sharding.device_set)
+    _latest = sharding, number
+    return number
