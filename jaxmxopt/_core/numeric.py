@@ -10,8 +10,10 @@ from jax.core import Tracer
 __all__ = [
     "clip",
     "compute_dtype",
+    "decay",
     "divide",
     "hidden",
+    "is_zero",
     "maximum",
     "minimum",
     "norm",
@@ -20,6 +22,7 @@ __all__ = [
     "scalar_like",
     "sign",
     "sqrt",
+    "unless",
     "zeros_like",
 ]
 
@@ -109,6 +112,28 @@ def hidden(by: jax.Array, x: Any) -> jax.Array:
     A choice by what is true of every number: LLVM finds that out in the end, and it costs nothing.
     """
     return jnp.where((by == by) | (by != by), x, 1)
+
+
+def is_zero(number: Any) -> bool:
+    """True if a number is known to be 0 before compiling: the Python number, no array of it."""
+    return isinstance(number, float) and number == 0.0
+
+
+def decay(wd: Any, *factors: Any) -> Any:
+    """Return `wd` times the factors, from left to right; 0.0 where `wd` is known to be 0.
+
+    `0 * weight` would have to be computed, for it is NaN where the weight is not finite.
+    """
+    if is_zero(wd):
+        return 0.0
+    for factor in factors:
+        wd = wd * factor
+    return wd
+
+
+def unless(idle: jax.Array, old: Any, new: Any) -> Any:
+    """Return a pytree like both: the old arrays where `idle` is True, else the new ones."""
+    return jax.tree.map(lambda before, after: jnp.where(idle, before, after), old, new)
 
 
 def norm(x: jax.Array) -> jax.Array:

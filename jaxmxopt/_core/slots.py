@@ -1,0 +1,133 @@
+"""What a state keeps of one weight: slots, each of which says which axes of the weight it has."""
+
+import dataclasses
+import operator
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, reshard
+
+from jaxmxopt._core.numeric import compute_dtype
+
+__all__ = ["Like", "Slot", "made", "spec_of"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Slot:
+    """A slot that is yet to be made.
+
+    Attributes:
+        axes: for each axis of the slot the axis of the weight that it is, None for an axis of the
+            slot's own.
+        shape: of the slot.
+        dtype: of the slot.
+        first: a number that fills the slot, an array that it is, or None for a copy of the weight.
+    """
+
+    axes: tuple[int | None, ...]
+    shape: tuple[int, ...]
+    dtype: Any
+    first: Any
+
+
+class Like:
+    """A description of a weight, which makes slots that go with it.
+
+    Attributes:
+        shape: of the weight.
+        dtype: of the weight, or of its master.
+        index: of the weight: its key, or its path in a tree.
+    """
+
+    def __init__(self, shape: Sequence[int], dtype: Any, index: Hashable = None) -> None:
+        self.shape = tuple(shape)
+        self.dtype = jnp.dtype(dtype)
+        self.index = index
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes of the weight."""
+        return len(self.shape)
+
+    def zeros(self, axes: Sequence[int | None] | None = None, dtype: Any = None) -> Slot:
+        """Return a slot of zeros; see `full`."""
+        return self.full(0, axes, dtype)
+
+    def full(self, value: Any, axes: Sequence[int | None] | None = None, dtype: Any = None) -> Slot:
+        """Return a slot filled with a number.
+
+        Args:
+            value: the number.
+            axes: the axes of the weight that the slot has, all of them by default; `()` for one
+                number, `(0,)` for one a row, None for an axis of size 1.
+            dtype: that of the weight by default; for a slot without axes float32 at least.
+        """
+        axes = tuple(range(self.ndim)) if axes is None else tuple(axes)
+        shape = tuple(1 if axis is None else self.shape[operator.index(axis)] for axis in axes)
+        if dtype is None:
+            dtype = self.dtype if axes else compute_dtype(self.dtype)
+        return Slot(axes, shape, jnp.dtype(dtype), value)
+
+    def copy(self) -> Slot:
+        """Return a slot that begins as a copy of the weight."""
+        return Slot(tuple(range(self.ndim)), self.shape, self.dtype, None)
+
+    def array(self, value: Any, axes: Sequence[int | None]) -> Slot:
+        """Return a slot that begins as an array, whose axes are those of the weight or None."""
+        value = jnp.asarray(value)
+        if len(axes) != value.ndim:
+            raise ValueError(f"Like.array: axes must be {value.ndim}, got {tuple(axes)!r}.")
+        return Slot(tuple(axes), value.shape, value.dtype, value)
+
+
+def made(slot: Slot, weight: Any) -> jax.Array:
+    """Return the array that a slot describes, placed as its weight is along the axes they share."""
+    if slot.first is None:
+        return jnp.copy(weight).astype(slot.dtype)
+    if slot.axes == tuple(range(weight.ndim)) and slot.axes and not hasattr(slot.first, "shape"):
+        full = jnp.full_like(weight, slot.first, slot.dtype)
+        # Under jit this is a constant, which has no place of its own; the weight is not read.
+        return jnp.where(weight == weight, full, full) if isinstance(weight, Tracer) else full
+    array = jnp.broadcast_to(jnp.asarray(slot.first, slot.dtype), slot.shape)
+    return _placed(array, slot, weight)
+
+
+def spec_of(axes: Sequence[int | None], weight_spec: Sequence[Any]) -> PartitionSpec:
+    """Return how a slot is divided among devices, given how its weight is."""
+    parts: list[Any] = []
+    for axis in axes:
+        part = weight_spec[axis] if axis is not None and axis < len(weight_spec) else None
+        # A mesh axis divides one axis of an array.
+        parts.append(None if part in parts else part)
+    while parts and parts[-1] is None:
+        parts.pop()
+    return PartitionSpec(*parts)
+
+
+def _placed(array: jax.Array, slot: Slot, weight: Any) -> jax.Array:
+    sharding = jax.typeof(weight).sharding if isinstance(weight, Tracer) else weight.sharding
+    if isinstance(weight, Tracer):
+        if AxisType.Explicit in sharding.mesh.axis_types:
+            spec = spec_of(slot.axes, sharding.spec)
+            return reshard(array, NamedSharding(sharding.mesh, spec))
+        return _bound(array, slot, weight)
+    if isinstance(sharding, NamedSharding):
+        spec = spec_of(slot.axes, sharding.spec)
+        return jax.device_put(array, NamedSharding(sharding.mesh, spec))
+    if not weight.committed or len(sharding.device_set) > 1:
+        return array
+    return jax.device_put(array, sharding)
+
+
+def _bound(array: jax.Array, slot: Slot, weight: jax.Array) -> jax.Array:
+    """Return an array that XLA divides as it divides the weight, which is not read."""
+    kept = [axis for axis in slot.axes if axis is not None]
+    if not kept or kept != sorted(set(kept)):
+        return array
+    others = tuple(axis for axis in range(weight.ndim) if axis not in kept)
+    rows = jnp.all(weight == weight, axis=others)
+    rows = jnp.expand_dims(rows, tuple(n for n, axis in enumerate(slot.axes) if axis is None))
+    return jnp.where(rows, array, array)
