@@ -25,13 +25,12 @@ from jaxmxopt._algorithms import RMSProp as RMSProp
 from jaxmxopt._algorithms import Signum as Signum
 from jaxmxopt._algorithms import Test as Test
 from jaxmxopt._algorithms import ccSGD as ccSGD
+from jaxmxopt._core import __version__ as __version__
+from jaxmxopt._core.algorithm import OptimizerDef as OptimizerDef
 from jaxmxopt._core.config import nearest as _nearest
-from jaxmxopt._core.definition import OptimizerDef as OptimizerDef
 from jaxmxopt._core.embedding import value_and_row_grad as value_and_row_grad
 from jaxmxopt._core.sparse import RowSparse as RowSparse
 from jaxmxopt._core.state import State as State
-from jaxmxopt._core.version import __version__ as __version__
-from jaxmxopt._stateful.classes import create as create
 from jaxmxopt._stateful.optimizer import Optimizer as Optimizer
 from jaxmxopt._stateful.trainer import Trainer as Trainer
 from jaxmxopt._stateful.updater import Updater as Updater
@@ -41,18 +40,28 @@ from jaxmxopt._wrappers.clip import ClipGlobalNorm as ClipGlobalNorm
 from jaxmxopt._wrappers.ema import EMA as EMA
 from jaxmxopt._wrappers.ema import averaged as averaged
 from jaxmxopt._wrappers.groups import Groups as Groups
+from jaxmxopt.optimizer import create as create
 
 if _typing.TYPE_CHECKING:
     from jaxmxopt import algorithm as algorithm
+    from jaxmxopt import amp as amp
     from jaxmxopt import checkpoint as checkpoint
     from jaxmxopt import interop as interop
+    from jaxmxopt import lr_scheduler as lr_scheduler
     from jaxmxopt import mxnet_files as mxnet_files
+    from jaxmxopt import optimizer as optimizer
     from jaxmxopt import sharding as sharding
 else:
+    _MODULES = frozenset(
+        (
+            *("algorithm", "amp", "checkpoint", "interop", "lr_scheduler"),
+            *("mxnet_files", "optimizer", "sharding"),
+        )
+    )
 
     def __getattr__(name):
-        """Imports a module when it is first asked for."""
-        if name in ("algorithm", "checkpoint", "interop", "mxnet_files", "sharding"):
+        """Import a module when it is first asked for."""
+        if name in _MODULES:
             return _importlib.import_module(f"jaxmxopt.{name}")
         hint = "" if name.startswith("_") else _nearest(name, globals(), at_least=0.7)
         raise AttributeError(f"module 'jaxmxopt' has no attribute {name!r}{hint}")

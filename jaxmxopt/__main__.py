@@ -1,9 +1,10 @@
-"""The command line: look into files of states and weights, and convert them.
+"""The command line: look into files of states and weights, convert them, report a bug.
 
-There are two commands::
+There are three commands::
 
     python -m jaxmxopt inspect FILE
     python -m jaxmxopt convert IN OUT
+    python -m jaxmxopt info
 """
 
 import argparse
@@ -13,7 +14,8 @@ from collections.abc import Sequence
 
 from jaxmxopt._cli import convert as _convert
 from jaxmxopt._cli import inspect as _inspect
-from jaxmxopt._core.version import __version__
+from jaxmxopt._cli.inspect import info
+from jaxmxopt._core import __version__
 
 __all__ = ["main"]
 
@@ -30,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = _parser().parse_args(arguments)
     try:
-        if given.command == "inspect":
-            for line in _inspect.lines(given.file):
+        if given.command in ("inspect", "info"):
+            for line in info() if given.command == "info" else _inspect.lines(given.file):
                 print(line)
         else:
             done = _convert.convert(given.source, given.target, given.optimizer, given.force)
@@ -86,6 +88,12 @@ def _parser() -> argparse.ArgumentParser:
         help="of which optimizer the states are, where IN does not say: sgd,momentum=0.9",
     )
     convert.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    commands.add_parser(
+        "info",
+        help="print the versions and devices here, for a report of a bug",
+        description="Print the versions of jaxmxopt, jax, jaxlib, NumPy and Python, the devices, "
+        "whether 64-bit types are on, and which of the extras are installed.",
+    )
     return parser
 
 

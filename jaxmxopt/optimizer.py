@@ -6,31 +6,7 @@ package, which has the mathematics and the hyperparameters; the arguments that a
 of `Optimizer`. States are named tuples in MXNet's order.
 """
 
-from jaxmxopt._stateful.classes import DCASGD as DCASGD
-from jaxmxopt._stateful.classes import FTML as FTML
-from jaxmxopt._stateful.classes import LAMB as LAMB
-from jaxmxopt._stateful.classes import LANS as LANS
-from jaxmxopt._stateful.classes import LARS as LARS
-from jaxmxopt._stateful.classes import LBSGD as LBSGD
-from jaxmxopt._stateful.classes import NAG as NAG
-from jaxmxopt._stateful.classes import SGD as SGD
-from jaxmxopt._stateful.classes import SGLD as SGLD
-from jaxmxopt._stateful.classes import AdaBelief as AdaBelief
-from jaxmxopt._stateful.classes import AdaDelta as AdaDelta
-from jaxmxopt._stateful.classes import AdaGrad as AdaGrad
-from jaxmxopt._stateful.classes import Adam as Adam
-from jaxmxopt._stateful.classes import Adamax as Adamax
-from jaxmxopt._stateful.classes import AdamW as AdamW
-from jaxmxopt._stateful.classes import Ftrl as Ftrl
-from jaxmxopt._stateful.classes import GroupAdaGrad as GroupAdaGrad
-from jaxmxopt._stateful.classes import Nadam as Nadam
-from jaxmxopt._stateful.classes import RMSProp as RMSProp
-from jaxmxopt._stateful.classes import Signum as Signum
-from jaxmxopt._stateful.classes import Test as Test
-from jaxmxopt._stateful.classes import ccSGD as ccSGD
-from jaxmxopt._stateful.classes import contrib as contrib
-from jaxmxopt._stateful.classes import create as create
-from jaxmxopt._stateful.classes import register as register
+from jaxmxopt._stateful.classes import CLASSES as _CLASSES
 from jaxmxopt._stateful.optimizer import Optimizer as Optimizer
 from jaxmxopt._stateful.updater import Updater as Updater
 from jaxmxopt._stateful.updater import get_updater as get_updater
@@ -65,3 +41,35 @@ __all__ = [
     "get_updater",
     "register",
 ]
+
+create = Optimizer.create_optimizer
+register = Optimizer.register
+
+DCASGD = _CLASSES["DCASGD"]
+FTML = _CLASSES["FTML"]
+LAMB = _CLASSES["LAMB"]
+LANS = _CLASSES["LANS"]
+LARS = _CLASSES["LARS"]
+LBSGD = _CLASSES["LBSGD"]
+NAG = _CLASSES["NAG"]
+SGD = _CLASSES["SGD"]
+SGLD = _CLASSES["SGLD"]
+AdaBelief = _CLASSES["AdaBelief"]
+AdaDelta = _CLASSES["AdaDelta"]
+AdaGrad = _CLASSES["AdaGrad"]
+Adam = _CLASSES["Adam"]
+AdamW = _CLASSES["AdamW"]
+Adamax = _CLASSES["Adamax"]
+Ftrl = _CLASSES["Ftrl"]
+GroupAdaGrad = _CLASSES["GroupAdaGrad"]
+Nadam = _CLASSES["Nadam"]
+RMSProp = _CLASSES["RMSProp"]
+Signum = _CLASSES["Signum"]
+Test = _CLASSES["Test"]
+ccSGD = _CLASSES["ccSGD"]  # noqa: N816
+
+
+class contrib:
+    """mxnet.optimizer.contrib."""
+
+    GroupAdaGrad = GroupAdaGrad

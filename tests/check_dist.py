@@ -28,7 +28,7 @@ print(jaxmxopt.__version__, *sorted(d.name for d in importlib.metadata.distribut
 def expected() -> set[str]:
     """The files of the package, as in the tree."""
     files = (ROOT / "jaxmxopt").rglob("*")
-    kept = (path for path in files if path.suffix == ".py" or path.name == "py.typed")
+    kept = (path for path in files if path.suffix in (".py", ".pyi") or path.name == "py.typed")
     return {path.relative_to(ROOT).as_posix() for path in kept}
 
 

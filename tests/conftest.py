@@ -40,10 +40,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("cls", ALGORITHMS, ids=lambda cls: cls.__name__)
 
 
-@pytest.fixture(autouse=True)
-def small_trees_share_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets two weights of one shape share an array, as hundreds do outside the tests."""
+@pytest.fixture
+def shared_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets two weights of one shape share arrays, as hundreds do at the shipped settings."""
     monkeypatch.setattr("jaxmxopt._core.layout.MANY", 2)
+
+
+@pytest.fixture(params=["shipped", "shared"])
+def thresholds(request: pytest.FixtureRequest) -> None:
+    """Runs a test at the shipped settings, and once more with arrays that weights share."""
+    if request.param == "shared":
+        request.getfixturevalue("shared_arrays")
 
 
 @pytest.fixture(autouse=True)

@@ -23,10 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmxopt
-from jaxmxopt._mxnet.pickle_write import write_pickle
+from jaxmxopt._mxnet.pickle import write_pickle
 from jaxmxopt._mxnet.record import MXNetRecord
 from jaxmxopt._mxnet.states import read_states
-from jaxmxopt._stateful.from_mxnet import restored
+from jaxmxopt._stateful.mxnet_optimizers import restored
 from jaxmxopt._stateful.optimizer import Optimizer
 from jaxmxopt.mxnet_files import load_params, load_states
 

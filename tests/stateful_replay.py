@@ -9,7 +9,7 @@ from trajectories import Trajectory
 
 import jaxmxopt as mxopt
 from jaxmxopt import lr_scheduler
-from jaxmxopt._core.compiled import slots_and_master
+from jaxmxopt._stateful.mxnet_states import slots_and_master
 
 
 class Step(NamedTuple):

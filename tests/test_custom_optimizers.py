@@ -249,8 +249,8 @@ def test_an_update_that_a_decorator_gives_is_called() -> None:
 
 def test_rates_of_ones_own_follow_the_attributes() -> None:
     class Decayed(mxopt.SGD):
-        def _rates(self, lr: Any, wd: Any, t: Any) -> Any:
-            return super()._rates(lr * (1 + self.wd), 0.0 * wd, t)
+        def rates(self, lr: Any, wd: Any, t: Any) -> Any:
+            return super().rates(lr * (1 + self.wd), 0.0 * wd, t)
 
     opt = mxopt.Optimizer(Decayed(learning_rate=0.25, wd=1.0))
     for wd, expected in ((1.0, 0.5), (3.0, 0.0)):
@@ -274,8 +274,8 @@ RATES_OF_DECAY: dict[str, Any] = {
 @pytest.mark.parametrize("wd", [0.0, 0.0625])
 def test_a_decay_of_ones_own_is_one_in_lists_too(of: Any, wd: float) -> None:
     class Decayed(mxopt.SGD):
-        def _rates(self, lr: Any, wd: Any, t: Any) -> Any:
-            return super()._rates(lr, of(wd), t)
+        def rates(self, lr: Any, wd: Any, t: Any) -> Any:
+            return super().rates(lr, of(wd), t)
 
     weight, grad = jnp.arange(1.0, 4.0), jnp.ones(3)
     expected = weight - 0.5 * (grad + float(of(wd)) * weight)
@@ -301,7 +301,7 @@ RULES_OF_DECAY: dict[str, Any] = {
 @pytest.mark.parametrize("wd", [0.0, 0.25])
 def test_a_rule_may_compute_with_a_decay_of_zero(of: Any, wd: float) -> None:
     class Decayed(mxopt.OptimizerDef):
-        def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
             return weight - rates.lr * (grad + of(rates.wd) * weight), ()
 
     weight, grad, opt = jnp.arange(1.0, 4.0), jnp.ones(3), Decayed(learning_rate=0.5, wd=wd)
@@ -314,8 +314,8 @@ def test_a_rule_may_compute_with_a_decay_of_zero(of: Any, wd: float) -> None:
 
 def test_rates_are_all_there_or_never() -> None:
     class Odd(mxopt.SGD):
-        def _rates(self, lr: Any, wd: Any, t: Any) -> Any:
-            return super()._rates(lr, wd if t == 1 else None, t)
+        def rates(self, lr: Any, wd: Any, t: Any) -> Any:
+            return super().rates(lr, wd if t == 1 else None, t)
 
     opt = mxopt.Optimizer(Odd(learning_rate=0.25))
     opt.update(0, jnp.ones(2), jnp.ones(2), ())

@@ -22,7 +22,7 @@ def test_every_package_is_found():
 
 def test_types_and_license_go_along():
     assert (ROOT / "jaxmxopt" / "py.typed").exists()
-    assert PROJECT["tool"]["setuptools"]["package-data"] == {"jaxmxopt": ["py.typed"]}
+    assert PROJECT["tool"]["setuptools"]["package-data"] == {"jaxmxopt": ["py.typed", "*.pyi"]}
     assert PROJECT["project"]["license-files"] == ["LICENSE"]
     assert "Apache License" in (ROOT / "LICENSE").read_text()
 
@@ -33,11 +33,11 @@ def test_the_version_is_in_one_place():
     assert f"## [{jaxmxopt.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
     assert re.fullmatch(r"\d+\.\d+\.\d+", jaxmxopt.__version__)
     written = [
-        path.name
+        str(path.relative_to(ROOT / "jaxmxopt"))
         for path in (ROOT / "jaxmxopt").rglob("*.py")
         if re.search(r"__version__\s*=", path.read_text())
     ]
-    assert written == ["_version.py"]
+    assert written == ["_core/__init__.py"]
 
 
 def test_runs_with_jax_and_numpy_alone():

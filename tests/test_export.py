@@ -44,6 +44,7 @@ def arguments(opt, dtype=np.float32):
     return tree(0, dtype), tree(1, dtype), opt.init(tree(0, dtype))
 
 
+@pytest.mark.usefixtures("thresholds")
 def test_states_of_every_algorithm(cls):
     opt = make(cls)
     round_trip(opt.step, *arguments(opt))

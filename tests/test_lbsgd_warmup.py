@@ -17,9 +17,9 @@ import jaxmxopt as mxopt
 )
 def test_a_traced_warmup_is_that_of_the_host(strategy, lengths):
     opt = mxopt.LBSGD(warmup_strategy=strategy, batch_scale=3, **lengths)
-    count = lengths["begin_epoch"] * lengths["updates_per_epoch"]
-    assert 1.0 < opt._warmup(count) < 3.0
-    assert opt._warmup(jnp.int32(count)) == pytest.approx(opt._warmup(count), rel=1e-6)
+    warmed = opt.rates(1.0, 0.0, 0).lr
+    assert 1.0 < warmed < 3.0
+    assert opt.rates(1.0, 0.0, jnp.int32(0)).lr == pytest.approx(warmed, rel=1e-6)
 
 
 def test_a_step_of_a_long_warmup():

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from samples import double_precision
 
 from jaxmxopt import lr_scheduler
+from jaxmxopt._core import schedules
 
 RECORDED = Path(__file__).parent / "reference" / "data" / "schedulers.npz"
 UNIT = 2.0**-24
@@ -434,9 +435,9 @@ def test_threads_share_no_half_done_work(monkeypatch):
         time.sleep(0.001)
         return multiplied(rate, factor, times)
 
-    multiplied = lr_scheduler._multiplied
+    multiplied = schedules._multiplied
     schedule = lr_scheduler.FactorScheduler(step=1, factor=0.999, base_lr=0.123, stop_factor_lr=0.0)
-    monkeypatch.setattr(lr_scheduler, "_multiplied", slowly)
+    monkeypatch.setattr(schedules, "_multiplied", slowly)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(schedule, [1501] * 8))
     assert found == [multiplied(0.123, 0.999, 1500)] * 8

@@ -1,8 +1,10 @@
 """The command line: `python -m jaxmxopt`."""
 
+import importlib.metadata
 import io
 import os
 import pathlib
+import platform
 import re
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from samples import assert_same, make, run
 from test_checkpoint_refuses import with_header
@@ -18,7 +21,7 @@ from test_checkpoint_refuses import with_header
 import jaxmxopt as mxopt
 from jaxmxopt import checkpoint, lr_scheduler, mxnet_files
 from jaxmxopt.__main__ import main
-from jaxmxopt._cli import progress as _progress
+from jaxmxopt._cli import inspect as _progress
 
 FILES = pathlib.Path(__file__).parent / "reference" / "files" / "1.9.1"
 
@@ -203,7 +206,7 @@ def test_wrong_files(command: list[str], ours: pathlib.Path, tmp_path: Any, caps
     damaged = tmp_path / "damaged.npz"
     damaged.write_bytes(ours.read_bytes()[:-900] + b"!" + ours.read_bytes()[-899:])
     text = said(capsys, *command, damaged, *target, code=1)
-    assert text.startswith(f"jaxmxopt: {damaged}: is damaged in ")
+    assert text.startswith(f"jaxmxopt: {damaged}: is damaged: its bytes differ")
     hostile = tmp_path / "hostile.states"
     hostile.write_bytes(b"cos\nsystem\n(S'touch run'\ntR.")
     assert "os.system is refused" in said(capsys, *command, hostile, *target, code=1)
@@ -217,8 +220,8 @@ def test_wrong_files(command: list[str], ours: pathlib.Path, tmp_path: Any, caps
         {"definition": {"class": "Adam", "fields": 3}},
         {"counts": {"list": []}},
         {"counts": [1]},
-        {"values": []},
-        {"keys": {"params/w": 1}, "values": 3},
+        {"leaves": {"w": {"array": 1}, "x": {"array": "y", "dtype": "int8", "shape": [2]}}},
+        {"leaves": []},
     ],
 )
 def test_hostile_headers(header: Any, ours: pathlib.Path, capsys: Any) -> None:
@@ -251,7 +254,13 @@ def test_wrong_calls(arguments: list[str], capsys: Any) -> None:
 
 
 def test_help(capsys: Any) -> None:
-    for arguments in (["--help"], ["inspect", "--help"], ["convert", "--help"], ["--version"]):
+    for arguments in (
+        ["--help"],
+        ["inspect", "--help"],
+        ["convert", "--help"],
+        ["info", "-h"],
+        ["--version"],
+    ):
         with pytest.raises(SystemExit) as exit_:
             main(arguments)
         assert exit_.value.code == 0
@@ -274,6 +283,29 @@ def test_as_a_program(ours: pathlib.Path) -> None:
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+def test_info(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = dict(re.split(r"  +", line) for line in said(capsys, "info").splitlines())
+    for name, module in (("jaxmxopt", mxopt), ("jax", jax), ("numpy", np)):
+        assert facts[name] == module.__version__
+    assert facts["Python"].startswith(platform.python_version())
+    assert facts["jaxlib"]
+    assert facts["devices"] == "8 x cpu (cpu)"
+    assert facts["64-bit types"] == "off"
+    assert facts["extra optax"] == optax.__version__
+
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    def broken() -> list[Any]:
+        raise RuntimeError("no such platform")
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    monkeypatch.setattr(jax, "devices", broken)
+    facts = dict(re.split(r"  +", line) for line in said(capsys, "info").splitlines())
+    assert facts["extra optax"] == "not installed"
+    assert facts["devices"] == "none: no such platform"
 
 
 def test_a_bar_for_large_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

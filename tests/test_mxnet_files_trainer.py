@@ -127,3 +127,15 @@ def test_names_say_what_the_numbers_of_gluon_are(tmp_path: Path) -> None:
     layers.save_states(file)
     with pytest.raises(ValueError, match="names must be left out, as the file has names itself"):
         layers.load_states(file, names=["0", "1", "2", "3"])
+
+
+@pytest.mark.parametrize("dump", [True, False])
+def test_a_wrapper_is_not_replaced(dump: bool, tmp_path: Path) -> None:
+    file = tmp_path / "a.states"
+    mxnet_files.save_states(file, trained("adam"), names=NAMES, dump_optimizer=dump)
+    opt = mxopt.EMA(mxopt.Adam())
+    updater = mxopt.get_updater(opt)
+    with pytest.raises(ValueError, match=r"without wrappers, .* got EMA\(definition=Adam"):
+        updater.set_states(file.read_bytes())
+    assert updater.optimizer.definition == opt
+    assert updater.states == {}

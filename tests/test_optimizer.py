@@ -201,9 +201,9 @@ def test_register_takes_optimizers_and_definitions_and_warns(registry: Any) -> N
     class Descent(mxopt.OptimizerDef):
         """A definition of one's own."""
 
-        scale: mxopt._config.Real = 1.0
+        scale: mxopt.algorithm.Real = 1.0
 
-        def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
             return weight - rates.lr * self.scale * self.rescale_grad * grad, ()
 
     opt = mxopt.create("descent", learning_rate=0.5, scale=2.0, param_dict={})
@@ -562,3 +562,56 @@ def test_a_schedule_must_give_a_rate(rate, error):
     with pytest.raises(error, match=r"^SGD\.learning_rate: lr_scheduler must give a number"):
         opt.update(0, w, w, opt.create_state(0, w))
     assert opt.num_update == 0
+
+
+# Declared hyperparameters.
+
+
+class Halved(mxopt.Optimizer):
+    """Half the rate of whatever definition it is around."""
+
+    def _get_lr(self, index: Any) -> float:
+        return 0.5 * super()._get_lr(index)
+
+
+def test_an_optimizer_around_a_definition_declares_its_hyperparameters() -> None:
+    opt = mxopt.Optimizer(mxopt.SGD(momentum=0.5))
+    assert type(opt) is type(mxopt.create(mxopt.SGD()))
+    assert type(opt).__name__ == "Optimizer"
+    assert isinstance(vars(type(opt))["momentum"], type(vars(mxopt.Optimizer)["wd"]))
+    assert "momentum" not in dir(mxopt.Optimizer(mxopt.Adam()))
+    assert not hasattr(mxopt.Optimizer, "__getattr__")
+    halved = Halved(mxopt.SGD(momentum=0.5), learning_rate=0.5)
+    halved.momentum = 0.25
+    for other in (halved, copy.copy(halved), copy.deepcopy(halved)):
+        assert (type(other), other.momentum) == (type(halved), 0.25)
+    again = pickle.loads(pickle.dumps(halved))
+    assert isinstance(again, Halved)
+    assert again.update(0, ONES, ONES, again.create_state(0, ONES))[0].tolist() == [0.75] * 3
+
+
+def test_hyperparameters_of_wrappers_too_and_of_what_is_inside() -> None:
+    opt = mxopt.Optimizer(mxopt.EMA(mxopt.Adam(), decay=0.5), wd=0.25)
+    assert (opt.decay, opt.beta1, opt.wd) == (0.5, 0.9, 0.25)
+    opt.decay, opt.beta1 = 0.75, 0.5
+    assert opt.definition == mxopt.EMA(mxopt.Adam(beta1=0.5, wd=0.25), decay=0.75)
+    assert pickle.loads(pickle.dumps(opt)).definition == opt.definition
+
+
+def test_a_class_that_declares_no_hyperparameters_of_its_definition_says_so() -> None:
+    class Mine(mxopt.Optimizer):
+        def __init__(self) -> None:
+            super().__init__(mxopt.SGD(momentum=0.5), learning_rate=0.5)
+
+    opt: Any = Mine()
+    assert opt.definition.momentum == 0.5
+    with pytest.raises(AttributeError, match=r"Mine.momentum must be declared .*optimizer, or"):
+        opt.momentum = 0.9
+    opt.wd = 0.25
+    assert opt.definition.wd == 0.25
+
+
+def test_a_scheduler_that_is_taken_away_leaves_the_rate() -> None:
+    opt = mxo.Adam(lr_scheduler=lr_scheduler.FactorScheduler(9, base_lr=0.5))
+    opt.lr_scheduler = None
+    assert opt.learning_rate == opt.definition.learning_rate == 0.001

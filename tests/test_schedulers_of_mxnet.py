@@ -177,7 +177,7 @@ def test_a_definition_takes_an_object_as_any_callable() -> None:
 
     leaky = mxopt.SGD(lr_scheduler=Leaky())
     with pytest.raises(TypeError, match=r"Leaky.base_lr must be a known value, got a tracer"):
-        leaky.update(0, ONES, ONES, leaky.create_state(0, ONES))
+        jax.jit(lambda s: leaky.update(0, ONES, ONES, s))(leaky.create_state(0, ONES))
 
 
 def test_a_subclass_with_fields_is_a_value() -> None:

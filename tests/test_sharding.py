@@ -209,14 +209,15 @@ def test_weights_divided_over_another_axis_stay_so():
         "fully": P("data"),
         "odd": P(None, "model"),
     }
-    both = sharding.divided(mxopt.Adam(), {"rows": params["odd"]}, ("data", "model"))
-    assert both.slots.groups[0].mean.spec == P(None, "model")
+    odd = {"rows": params["odd"]}
+    both = sharding.divided(mxopt.Adam(), odd, ("data", "model"))
+    assert both.unpack(odd)["rows"].slots.mean.spec == P(None, "model")
 
 
 def test_slots_of_another_shape_follow_the_rows():
     params = {"w": placed(jnp.ones((8, 6)), P("data"))}
     state = sharding.like_weights(mxopt.GroupAdaGrad(), params)
-    assert state.slots.groups[0].history.spec == P("data")
+    assert state.unpack(params)["w"].slots.history.spec == P("data")
     assert state.num_update.spec == P()
 
 
@@ -262,7 +263,7 @@ def test_abstract_weights_plan_without_memory():
     whole = NamedSharding(MESH, P())
     params = {"w": jax.ShapeDtypeStruct((1 << 20, 1 << 12), jnp.bfloat16, sharding=whole)}
     state = sharding.divided(mxopt.Adam(multi_precision=True), params)
-    assert state.master.groups[0].spec == P("data")
+    assert state.unpack(params)["w"].master.spec == P("data")
 
 
 def test_refuses_weights_without_a_mesh_and_unknown_axes():

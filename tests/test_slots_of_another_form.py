@@ -10,7 +10,7 @@ import jaxmxopt as mxopt
 W = jnp.array([1.0, -2.0])
 KINDS = [mxopt.SGD, mxopt.ccSGD, mxopt.NAG, mxopt.Signum, mxopt.LARS, mxopt.LBSGD, mxopt.DCASGD]
 SAID = (
-    r"state must be made with momentum=0\.9, as it is now, got one made with momentum=0\.0; "
+    r"state must be made with momentum as it is now, got one made with momentum=0\.0; "
     r"make it anew\.$"
 )
 
@@ -19,7 +19,7 @@ SAID = (
 def test_momentum_is_not_silently_left_out(kind):
     plain = kind(momentum=0.0)
     opt, name = plain.replace(momentum=0.9), kind.__name__
-    with pytest.raises(ValueError, match=rf"^{name}\.step: {SAID}"):
+    with pytest.raises(ValueError, match=rf"^{name}\.step\(''\): {SAID}"):
         opt.step(W, W, plain.init(W))
     with pytest.raises(ValueError, match=rf"^{name}\.update\('w'\): {SAID}"):
         opt.update("w", W, W, plain.create_state("w", W))
@@ -30,8 +30,8 @@ def test_momentum_is_not_silently_left_out(kind):
 @pytest.mark.parametrize("now", [False, True])
 def test_centered_is_what_the_state_was_made_with(now):
     opt = mxopt.RMSProp(centered=now)
-    said = rf"^RMSProp\.step: state must be made with centered={now}, .* centered={not now};"
-    with pytest.raises(ValueError, match=said):
+    said = r"^RMSProp\.step\(''\): state is of another algorithm: slots must be (Centered)?RMS"
+    with pytest.raises(TypeError, match=said):
         opt.step(W, W, opt.replace(centered=not now).init(W))
 
 
@@ -50,7 +50,7 @@ def test_a_momentum_that_is_not_known_goes_by_the_state():
     np.testing.assert_array_equal(
         opt.replace(momentum=jnp.array(0.0)).step(W, W, opt.init(W))[0], [0.0, 0.0]
     )
-    with pytest.raises(ValueError, match=r"^SGD\.step: state must be made with momentum=Array"):
+    with pytest.raises(ValueError, match=r"^SGD\.step\(''\): state must be made with momentum"):
         opt.replace(momentum=jnp.array(0.9)).step(W, W, opt.init(W))
 
 
@@ -66,7 +66,7 @@ def test_a_momentum_that_is_not_known_goes_by_the_state():
 def test_wrappers_look_inside(wrap):
     plain, opt = wrap(mxopt.SGD()), wrap(mxopt.SGD(momentum=0.9))
     params = {"a": W, "b": W}
-    with pytest.raises(ValueError, match=rf"^{type(opt).__name__}\.step: {SAID}"):
+    with pytest.raises(ValueError, match=rf"^{type(opt).__name__}\.step\('[ab]'\): {SAID}"):
         opt.step(params, params, plain.init(params))
     with pytest.raises(ValueError, match=rf"^{type(opt).__name__}\.update\('b'\): {SAID}"):
         opt.update("b", W, W, plain.create_state("b", W))

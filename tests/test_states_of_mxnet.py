@@ -105,10 +105,10 @@ def test_a_wrong_state_names_the_slots(opt: Any, state: Any, message: str) -> No
 class Sum(mxopt.OptimizerDef):
     """Its slots are a plain tuple."""
 
-    def _slots(self, weight: Any, index: Any) -> Any:
-        return (jnp.zeros_like(weight),)
+    def slots(self, like: Any) -> Any:
+        return (like.zeros(),)
 
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         total = slots[0] + grad
         return weight - rates.lr * total, (total,)
 

@@ -344,3 +344,58 @@ def test_weights_that_are_set_go_by_their_names():
     trainer = mxopt.Trainer([jnp.zeros(2)] * 12, "sgd")
     trainer.params = {str(n): layer for n, layer in enumerate(layers)}
     assert_same(trainer.params, layers)
+
+
+# gluon's signature, and what subclasses override.
+
+
+@pytest.mark.parametrize("kvstore", [None, "local", "device", "nccl"])
+@pytest.mark.parametrize("update_on_kvstore", [None, False, True])
+def test_stores_of_one_process_mean_nothing(kvstore: Any, update_on_kvstore: Any) -> None:
+    trainer = mxopt.Trainer(params(), "sgd", {}, kvstore, None, update_on_kvstore)
+    plain = mxopt.Trainer(params(), "sgd")
+    assert_same(trainer.step(grads(), 2), plain.step(grads(), 2))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"kvstore": "dist_sync"}, "kvstore must be one of .* got 'dist_sync'.* jax.distributed"),
+        ({"kvstore": SimpleNamespace(type="dist_async")}, "kvstore must be .* got 'dist_async'"),
+        ({"compression_params": {"type": "2bit"}}, "compression_params must be None, got"),
+        ({"update_on_kvstore": "yes"}, "update_on_kvstore must be None, False or True, got"),
+    ],
+)
+def test_other_stores_are_refused(given: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^Trainer: {message}"):
+        mxopt.Trainer(params(), "sgd", **given)
+
+
+class Doubling(mxopt.Trainer):
+    """Adds up the gradients of two like workers, as horovod's Trainer does."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._scale /= 2
+
+    def _allreduce_grads(self, grads: Any) -> Any:
+        return jax.tree.map(lambda grad: 2 * grad, grads)
+
+
+def test_a_step_calls_what_a_subclass_overrides() -> None:
+    trainer, plain = (kind(params(), "sgd", {"wd": 0.5}) for kind in (Doubling, mxopt.Trainer))
+    assert_same(trainer.step(grads(), 2), plain.step(grads(), 2))
+    reduced = trainer.allreduce_grads(grads())
+    assert_same(trainer.update(reduced, 2), plain.update(plain.allreduce_grads(grads()), 2))
+    assert plain.allreduce_grads() is None
+    assert [weight.shape for weight in trainer._params] == [(3,), (2, 3), (3,), (2, 3)]
+    assert trainer._optimizer is trainer.optimizer
+
+
+def test_a_subclass_that_returns_no_gradients_is_told() -> None:
+    class Unported(mxopt.Trainer):
+        def _allreduce_grads(self, grads: Any) -> Any:
+            return None
+
+    with pytest.raises(TypeError, match=r"Unported._allreduce_grads: must return the gradients"):
+        Unported(params(), "sgd").step(grads(), 1)

@@ -18,7 +18,7 @@ from mxnet_training import FILES, RECORDED, STEPS, TRAININGS, Middle, case_named
 import jaxmxopt as mxopt
 from jaxmxopt import lr_scheduler
 from jaxmxopt._mxnet.states import StatesFile, read_states
-from jaxmxopt._stateful.from_mxnet import restored
+from jaxmxopt._stateful.mxnet_optimizers import restored
 from jaxmxopt._stateful.optimizer import Optimizer
 from jaxmxopt._stateful.updater import Updater, get_updater
 from jaxmxopt.mxnet_files import MXNetRecord, load_states, save_states, to_definition, to_states

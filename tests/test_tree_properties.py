@@ -12,6 +12,8 @@ from samples import assert_near, assert_same, make
 
 import jaxmxopt as mxopt
 
+pytestmark = pytest.mark.usefixtures("thresholds")
+
 # Rules of every kind: by element, of norms, with counts, with keys, without slots.
 DEFINITIONS = st.sampled_from(
     [
@@ -41,7 +43,7 @@ def nested(leaves):
 TREES = st.recursive(st.one_of(SHAPES.map(np.zeros), st.none()), nested, max_leaves=7)
 SEEDS = st.integers(0, 2**16)
 # Every tree compiles anew.
-few = settings(max_examples=12)
+few = settings(max_examples=8)
 
 
 def filled(shapes, seed):

@@ -314,6 +314,7 @@ class TestClipGlobalNorm:
 
 @ANY
 class TestEvery:
+    @pytest.mark.usefixtures("thresholds")
     def test_one_weight_at_a_time(self, wrap):
         opt = _unlimited(wrap(make(mxopt.Adam, lr_mult={"a": 0.5})))
         params, tree_state = train(opt)
@@ -327,6 +328,7 @@ class TestEvery:
         assert jax.tree.structure(shown) == jax.tree.structure(states)
         assert_near(shown, states, 4)
 
+    @pytest.mark.usefixtures("thresholds")
     def test_unpacks_and_packs(self, wrap):
         opt = wrap(make(mxopt.Adam))
         params, state = train(opt, steps=3)
@@ -498,13 +500,16 @@ def test_a_clipped_step_is_that_of_clipped_gradients(cls):
         grads, norm = clip_global_norm(jax.tree.map(lambda g: 0.25 * g, tree(seed)), 0.5)
         assert norm > 0.5
         rest, expected = opt.replace(rescale_grad=1.0).step(rest, grads, expected)
-        assert_near((params, state), (rest, expected), 64)
+        assert_near(params, rest, 64)
+        # LBSGD keeps a sum of gradients that `rescale_grad` is yet to multiply.
+        if cls is not mxopt.LBSGD:
+            assert_near(state, expected, 64)
 
 
 class NotRescaled(mxopt.SGD):
     """A rule that does not know rescale_grad."""
 
-    def _rule(self, rates, weight, grad, slots):
+    def rule(self, rates, weight, grad, slots):
         return weight - grad, slots
 
 

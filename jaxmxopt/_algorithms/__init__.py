@@ -25,7 +25,7 @@ from jaxmxopt._algorithms.sgd import SGD as SGD
 from jaxmxopt._algorithms.sgld import SGLD as SGLD
 from jaxmxopt._algorithms.signum import Signum as Signum
 from jaxmxopt._algorithms.test import Test as Test
-from jaxmxopt._core.definition import OptimizerDef
+from jaxmxopt._core.algorithm import OptimizerDef
 
 ALGORITHMS: Mapping[str, type[OptimizerDef]] = MappingProxyType(
     {

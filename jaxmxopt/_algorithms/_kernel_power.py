@@ -1,4 +1,4 @@
-"""Bias corrections of the algorithms whose kernels MXNet lets compute them."""
+"""Bias corrections of the algorithms whose kernels in MXNet compute the corrections."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ __all__ = ["kernel_one_minus_power"]
 
 
 def kernel_one_minus_power(beta: Any, t: Any) -> Any:
-    r"""Returns :math:`1 - \beta^t` for `t >= 1`.
+    r"""Return :math:`1 - \beta^t` for `t >= 1`.
 
-    On the host with the power rounded to float32, as MXNet's kernels have it; traced, or where
-    JAX computes in double precision, to a few units of rounding.
+    On the host the power is rounded to float32, as in MXNet's kernels. Traced, and where JAX
+    computes in double precision, the result is right to a few units of rounding.
     """
     if isinstance(t, int) and not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         return 1.0 - float(np.float32(float(np.float32(beta)) ** t))

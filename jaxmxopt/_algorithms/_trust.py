@@ -1,4 +1,4 @@
-"""The trust ratio of LAMB and LANS."""
+"""Trust ratio of LAMB and LANS."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ __all__ = ["bounded", "trust_ratio"]
 
 
 def bounded(size: jax.Array, lower: Any, upper: Any) -> jax.Array:
-    """Limits the norm of a weight; a bound of None or 0 is none."""
+    """Return the norm of a weight within its bounds; a bound of None or 0 limits nothing."""
     if lower is not None:
         size = maximum(size, lower)
     if upper is not None:
@@ -20,7 +20,7 @@ def bounded(size: jax.Array, lower: Any, upper: Any) -> jax.Array:
 
 
 def trust_ratio(size: jax.Array, move: jax.Array) -> jax.Array:
-    """Returns the ratio of a weight's norm to that of its move, 1 where one of them is 0."""
+    """Return the ratio of a weight's norm to the norm of its move; 1 where one of them is 0."""
     moved = norm(move)
     both = (size != 0) & (moved != 0)
     return jnp.where(both, size / jnp.where(both, moved, 1), 1)

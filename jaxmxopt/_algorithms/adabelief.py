@@ -4,17 +4,17 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative, Static
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.in_place import first
-from jaxmxopt._core.numeric import clip, one_minus_power, sqrt, zeros_like
+from jaxmxopt._core.numeric import clip, decay, one_minus_power, sqrt
 from jaxmxopt._core.rates import Rates
+from jaxmxopt._core.slots import Like
 
 __all__ = ["AdaBelief"]
 
 
 class AdaBeliefSlots(NamedTuple):
-    """Mean of the gradient and its variance around that, each like the weight."""
+    """Mean of the gradient and its variance around that mean, each like the weight."""
 
     mean: jax.Array
     var: jax.Array
@@ -30,9 +30,9 @@ class AdaBelief(OptimizerDef):
         v &= \beta_2 \left(v - (m - g)^2\right) + (m - g)^2 + \epsilon \\
         w &= w - \eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t} \frac{m}{\sqrt{v} + \epsilon}
 
-    without the first fraction where `correct_bias` is off. As in MXNet 2.x, decay is added before
-    clipping, which its documentation turns round, and :math:`\epsilon` stands outside of the bias
-    correction, unlike in optax and the paper.
+    The first fraction is absent where `correct_bias` is off. As in MXNet 2.x, decay is added
+    before clipping, an order that its documentation reverses, and :math:`\epsilon` stands outside
+    of the bias correction, unlike in optax and the paper.
 
     Attributes:
         beta1: decay rate of the mean, in [0, 1).
@@ -62,27 +62,20 @@ class AdaBelief(OptimizerDef):
     epsilon: NonNegative = 1e-6
     correct_bias: Static[bool] = True
 
-    _slot_types = (AdaBeliefSlots,)
+    acts_on = "elements"
 
-    def _slots(self, weight: Any, index: Any) -> AdaBeliefSlots:
-        return AdaBeliefSlots(zeros_like(weight), zeros_like(weight))
+    def slots(self, like: Like) -> AdaBeliefSlots:
+        return AdaBeliefSlots(like.zeros(), like.zeros())
 
-    def _rates(self, lr: Any, wd: Any, t: Any) -> Rates:
+    def rates(self, lr: Any, wd: Any, t: Any) -> Rates:
         if self.correct_bias:
             lr = lr * sqrt(one_minus_power(self.beta2, t)) / one_minus_power(self.beta1, t)
         return Rates(lr, wd)
 
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        def slope(grad: Any, weight: Any) -> Any:
-            return clip(self.rescale_grad * grad + rates.wd * weight, self.clip_gradient)
-
-        def variance(var: Any, m: Any, grad: Any, weight: Any) -> Any:
-            off = m - slope(grad, weight)
-            squared = off * off
-            return self.beta2 * (var - squared) + squared + self.epsilon
-
-        g = slope(grad, weight)
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        g = clip(self.rescale_grad * grad + decay(rates.wd, weight), self.clip_gradient)
         m = self.beta1 * (slots.mean - g) + g
-        v = first(variance, slots.var, m, grad, weight)
+        squared = (m - g) * (m - g)
+        v = self.beta2 * (slots.var - squared) + squared + self.epsilon
         new = weight - rates.lr * (m / (sqrt(v) + self.epsilon))
         return new, AdaBeliefSlots(m, v)

@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.in_place import after, first
-from jaxmxopt._core.numeric import clip, divide, sqrt, zeros_like
+from jaxmxopt._core.numeric import clip, decay, divide, sqrt
+from jaxmxopt._core.slots import Like
 
 __all__ = ["AdaDelta"]
 
@@ -39,8 +39,8 @@ class AdaDelta(OptimizerDef):
         w &= w - (\Delta + \mathrm{wd}\,w)
 
     As in MXNet 1.x and the paper the learning rate has no effect, not even on the decay, which
-    is decoupled; optax and torch multiply the step by it. MXNet's documentation adds the decay to
-    the gradient, and MXNet rescales the caller's gradient in place.
+    is decoupled; optax and torch multiply the step by the rate. MXNet's documentation adds the
+    decay to the gradient, and MXNet rescales the caller's gradient in place.
 
     Attributes:
         rho: :math:`\rho`, decay rate of both means, in [0, 1).
@@ -65,28 +65,17 @@ class AdaDelta(OptimizerDef):
     rho: DecayRate = 0.90
     epsilon: NonNegative = 1e-5
 
-    _slot_types = (AdaDeltaSlots,)
+    acts_on = "elements"
 
-    def _slots(self, weight: Any, index: Any) -> AdaDeltaSlots:
-        return AdaDeltaSlots(zeros_like(weight), zeros_like(weight))
+    def slots(self, like: Like) -> AdaDeltaSlots:
+        return AdaDeltaSlots(like.zeros(), like.zeros())
 
-    def _rates(self, lr: Any, wd: Any, t: Any) -> AdaDeltaRates:
+    def rates(self, lr: Any, wd: Any, t: Any) -> AdaDeltaRates:
         return AdaDeltaRates(lr, wd, 1 - self.rho)
 
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        def slope(grad: Any) -> Any:
-            return clip(grad * self.rescale_grad, self.clip_gradient)
-
-        def delta(acc_g: Any, acc_delta: Any, grad: Any) -> Any:
-            below = sqrt(acc_g + self.epsilon)
-            return divide(sqrt(acc_delta + self.epsilon), below) * slope(grad)
-
-        def moved(weight: Any, *arrays: Any) -> Any:
-            return weight - (delta(*arrays) + rates.wd * weight)
-
-        g = slope(grad)
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        g = clip(grad * self.rescale_grad, self.clip_gradient)
         acc_g = slots.acc_g * self.rho + rates.fresh * g * g
-        new = first(moved, weight, acc_g, slots.acc_delta, grad)
-        acc_delta = after(new, slots.acc_delta)
-        step = delta(acc_g, acc_delta, grad)
-        return new, AdaDeltaSlots(acc_g, acc_delta * self.rho + rates.fresh * step * step)
+        delta = divide(sqrt(slots.acc_delta + self.epsilon), sqrt(acc_g + self.epsilon)) * g
+        acc_delta = slots.acc_delta * self.rho + rates.fresh * delta * delta
+        return weight - (delta + decay(rates.wd, weight)), AdaDeltaSlots(acc_g, acc_delta)

@@ -4,9 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import NonNegative, Static
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.numeric import clip, divide, sqrt, zeros_like
+from jaxmxopt._core.numeric import clip, decay, divide, sqrt
+from jaxmxopt._core.slots import Like
 
 __all__ = ["AdaGrad"]
 
@@ -26,9 +27,9 @@ class AdaGrad(OptimizerDef):
         h &= h + g^2 \\
         w &= w - \eta \left(\frac{g}{\sqrt{h + \epsilon}} + \mathrm{wd}\,w\right)
 
-    :math:`\epsilon` stands inside the root and the decay is decoupled: torch has
-    :math:`\sqrt{h} + \epsilon` and adds the decay to the gradient, optax's history begins at 0.1.
-    MXNet refuses decay for row-sparse gradients; here it acts on their rows.
+    :math:`\epsilon` stands inside the root and the decay is decoupled. torch has
+    :math:`\sqrt{h} + \epsilon` and adds the decay to the gradient; optax's history begins at 0.1.
+    MXNet refuses decay for row-sparse gradients; here the decay acts on their rows.
 
     Attributes:
         eps: :math:`\epsilon`, 0 or more; 0 gives NaN where no gradient has been.
@@ -51,13 +52,13 @@ class AdaGrad(OptimizerDef):
     eps: NonNegative = 1e-7
     lazy_update: Static[bool] = True
 
-    _slot_types = (AdaGradSlots,)
+    acts_on = "elements"
 
-    def _slots(self, weight: Any, index: Any) -> AdaGradSlots:
-        return AdaGradSlots(zeros_like(weight))
+    def slots(self, like: Like) -> AdaGradSlots:
+        return AdaGradSlots(like.zeros())
 
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         g = clip(grad * self.rescale_grad, self.clip_gradient)
         history = slots.history + g * g
-        step = divide(g, sqrt(history + self.eps)) + weight * rates.wd
+        step = divide(g, sqrt(history + self.eps)) + decay(rates.wd, weight)
         return weight - step * rates.lr, AdaGradSlots(history)

@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative, Static
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.numeric import clip, one_minus_power, sqrt, zeros_like
-from jaxmxopt._core.one_loop import together
+from jaxmxopt._core.numeric import clip, decay, one_minus_power, sqrt
 from jaxmxopt._core.rates import Rates
+from jaxmxopt._core.slots import Like
 
 __all__ = ["Adam"]
 
@@ -31,7 +31,7 @@ class Adam(OptimizerDef):
         w &= w - \eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t} \frac{m}{\sqrt{v} + \epsilon}
 
     As in MXNet, decay is added before clipping and :math:`\epsilon` stands outside the bias
-    correction: optax and torch have :math:`\sqrt{v / (1 - \beta_2^t)} + \epsilon`. MXNet's
+    correction; optax and torch have :math:`\sqrt{v / (1 - \beta_2^t)} + \epsilon`. MXNet's
     documentation exchanges the two betas.
 
     Attributes:
@@ -59,26 +59,17 @@ class Adam(OptimizerDef):
     epsilon: NonNegative = 1e-8
     lazy_update: Static[bool] = True
 
-    _slot_types = (AdamSlots,)
+    acts_on = "elements"
 
-    def _slots(self, weight: Any, index: Any) -> AdamSlots:
-        return AdamSlots(zeros_like(weight), zeros_like(weight))
+    def slots(self, like: Like) -> AdamSlots:
+        return AdamSlots(like.zeros(), like.zeros())
 
-    def _rates(self, lr: Any, wd: Any, t: Any) -> Rates:
+    def rates(self, lr: Any, wd: Any, t: Any) -> Rates:
         correction = sqrt(one_minus_power(self.beta2, t)) / one_minus_power(self.beta1, t)
         return Rates(lr * correction, wd)
 
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        g = clip(grad * self.rescale_grad + weight * rates.wd, self.clip_gradient)
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        g = clip(grad * self.rescale_grad + decay(rates.wd, weight), self.clip_gradient)
         m = self.beta1 * slots.mean + (1 - self.beta1) * g
         v = self.beta2 * slots.var + (1 - self.beta2) * g * g
-        m, v = together(m, v)
-        return weight - rates.lr * m / (sqrt(v) + self.epsilon), AdamSlots(m, v)
-
-    def _row_rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        if self.clip_gradient is None and self.lazy_update:
-            return self._rule(rates, weight, grad, slots)
-        g = clip(grad * self.rescale_grad + weight * rates.wd, self.clip_gradient)
-        m = self.beta1 * slots.mean + (1 - self.beta1) * g
-        v = self.beta2 * slots.var + (1 - self.beta2) * (g * g)
         return weight - rates.lr * m / (sqrt(v) + self.epsilon), AdamSlots(m, v)

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.numeric import clip, maximum, one_minus_power, zeros_like
-from jaxmxopt._core.one_loop import together
+from jaxmxopt._core.numeric import clip, decay, maximum, one_minus_power
+from jaxmxopt._core.slots import Like
 
 __all__ = ["Adamax"]
 
@@ -38,7 +38,7 @@ class Adamax(OptimizerDef):
         u &= \max(\beta_2 u, |g|) \\
         w &= w - \frac{\eta}{1 - \beta_1^t} \frac{m}{u}
 
-    with no step where :math:`u = 0`, which is NaN in MXNet; there is no epsilon. As in MXNet,
+    Where :math:`u = 0` there is no step; MXNet gives NaN there. There is no epsilon. As in MXNet,
     decay is added before clipping.
 
     Attributes:
@@ -63,19 +63,17 @@ class Adamax(OptimizerDef):
     beta1: DecayRate = 0.9
     beta2: DecayRate = 0.999
 
-    _slot_types = (AdamaxSlots,)
+    acts_on = "elements"
 
-    def _slots(self, weight: Any, index: Any) -> AdamaxSlots:
-        return AdamaxSlots(zeros_like(weight), zeros_like(weight))
+    def slots(self, like: Like) -> AdamaxSlots:
+        return AdamaxSlots(like.zeros(), like.zeros())
 
-    def _rates(self, lr: Any, wd: Any, t: Any) -> AdamaxRates:
+    def rates(self, lr: Any, wd: Any, t: Any) -> AdamaxRates:
         return AdamaxRates(lr / one_minus_power(self.beta1, t), wd, 1 - self.beta1)
 
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        g = clip(grad * self.rescale_grad + rates.wd * weight, self.clip_gradient)
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        g = clip(grad * self.rescale_grad + decay(rates.wd, weight), self.clip_gradient)
         m = slots.mean * self.beta1 + rates.fresh * g
         u = maximum(self.beta2 * slots.inf_norm, jnp.abs(g))
-        m, u = together(m, u)
-        still = u == 0
-        step = jnp.where(still, 0, rates.lr * m / jnp.where(still, 1, u))
+        step = jnp.where(u == 0, 0, rates.lr * m / jnp.where(u == 0, 1, u))
         return weight - step, AdamaxSlots(m, u)

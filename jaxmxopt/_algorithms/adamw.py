@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative, Static
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.numeric import clip, one_minus_power, sqrt, zeros_like
-from jaxmxopt._core.one_loop import together
+from jaxmxopt._core.numeric import clip, decay, one_minus_power, sqrt
 from jaxmxopt._core.rates import Rates
+from jaxmxopt._core.slots import Like
 
 __all__ = ["AdamW"]
 
@@ -31,11 +31,11 @@ class AdamW(OptimizerDef):
         w &= w - \eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t}
              \left(\frac{m}{\sqrt{v} + \epsilon} + \mathrm{wd}\,w\right)
 
-    without the fraction where `correct_bias` is off. As in MXNet 2.x the correction is on the
-    decay too, and :math:`\epsilon` stands outside of it: optax and torch decay by
-    :math:`\eta\,\mathrm{wd}\,w` and have :math:`\sqrt{v / (1 - \beta_2^t)} + \epsilon`. MXNet's
-    documentation adds the decay to the gradient as well where `correct_bias` is off; its binary
-    does not.
+    The first fraction is absent where `correct_bias` is off. As in MXNet 2.x that correction
+    multiplies the decay too, and :math:`\epsilon` stands outside of it: optax and torch decay by
+    :math:`\eta\,\mathrm{wd}\,w` and have :math:`\sqrt{v / (1 - \beta_2^t)} + \epsilon`. Where
+    `correct_bias` is off, MXNet's documentation adds the decay to the gradient as well; the
+    binary does not.
 
     Attributes:
         beta1: decay rate of the mean, in [0, 1).
@@ -63,21 +63,19 @@ class AdamW(OptimizerDef):
     epsilon: NonNegative = 1e-6
     correct_bias: Static[bool] = True
 
-    _slot_types = (AdamWSlots,)
+    acts_on = "elements"
 
-    def _slots(self, weight: Any, index: Any) -> AdamWSlots:
-        return AdamWSlots(zeros_like(weight), zeros_like(weight))
+    def slots(self, like: Like) -> AdamWSlots:
+        return AdamWSlots(like.zeros(), like.zeros())
 
-    def _rates(self, lr: Any, wd: Any, t: Any) -> Rates:
+    def rates(self, lr: Any, wd: Any, t: Any) -> Rates:
         if self.correct_bias:
             lr = lr * sqrt(one_minus_power(self.beta2, t)) / one_minus_power(self.beta1, t)
         return Rates(lr, wd)
 
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         g = clip(self.rescale_grad * grad, self.clip_gradient)
-        squared = g * g
         m = self.beta1 * (slots.mean - g) + g
-        v = self.beta2 * (slots.var - squared) + squared
-        m, v = together(m, v)
-        new = weight - rates.lr * (m / (sqrt(v) + self.epsilon) + rates.wd * weight)
-        return new, AdamWSlots(m, v)
+        v = self.beta2 * (slots.var - g * g) + g * g
+        step = m / (sqrt(v) + self.epsilon) + decay(rates.wd, weight)
+        return weight - rates.lr * step, AdamWSlots(m, v)

@@ -1,29 +1,23 @@
 """The deprecated name of SGD."""
 
 from jaxmxopt._algorithms.sgd import SGD
+from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, Static
-from jaxmxopt._core.definition import OptimizerDef
 
 __all__ = ["ccSGD"]
 
 
 class ccSGD(OptimizerDef):
-    r"""Stochastic gradient descent under its deprecated name; `SGD` has the mathematics.
+    r"""Stochastic gradient descent under its deprecated name.
 
-    .. math::
-
-        m &= \mu m - \eta\,\mathrm{wd}\,w
-             - \eta\,\mathrm{clip}(\mathrm{rescale\_grad}\, g) \\
-        w &= w + m
+    `SGD` has the mathematics and the slot `mom`.
 
     Attributes:
         momentum: :math:`\mu` in [0, 1); with 0 there is no slot.
 
-    Slot `mom` has the shape and dtype of the weight (float32 beside a master).
-
     References:
         Polyak: Some methods of speeding up the convergence of iteration methods. 1964.
-        MXNet: `mxnet.optimizer.ccSGD`, kept for old programs there too.
+        MXNet: `mxnet.optimizer.ccSGD`, which MXNet keeps for old programs too.
 
     Example:
         >>> import jax.numpy as jnp, jaxmxopt as mxopt
@@ -36,10 +30,6 @@ class ccSGD(OptimizerDef):
     momentum: DecayRate = 0.0
     lazy_update: Static[bool] = True
 
-    _slot_types = SGD._slot_types
-    _slots_by = SGD._slots_by
-    _counts_together = True
-    _made_with = SGD._made_with
-    _slots = SGD._slots
-    _rule = SGD._rule
-    _row_rule = SGD._row_rule
+    acts_on = "elements"
+    slots = SGD.slots
+    rule = SGD.rule

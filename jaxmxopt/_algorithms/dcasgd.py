@@ -3,14 +3,11 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from jaxmxopt._algorithms._sgd_arithmetic import has_momentum, made_without
+from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.in_place import after, first
-from jaxmxopt._core.numeric import clip, zeros_like
-from jaxmxopt._core.one_loop import together
+from jaxmxopt._core.numeric import clip, decay, is_zero
+from jaxmxopt._core.slots import Like
 
 __all__ = ["DCASGD"]
 
@@ -34,8 +31,8 @@ class DCASGD(OptimizerDef):
         \tilde w &= w \\
         w &= w + m
 
-    MXNet 1.9.1 fails with a momentum; here it works, as in 2.x, whose compensation also holds
-    the decay (:math:`g + \mathrm{wd}\,w` squared).
+    MXNet 1.9.1 fails with a momentum. Here a momentum works, as in MXNet 2.x, whose compensation
+    also holds the decay (:math:`g + \mathrm{wd}\,w` squared).
 
     Attributes:
         momentum: :math:`\mu` in [0, 1); with 0 its slot is None.
@@ -60,29 +57,16 @@ class DCASGD(OptimizerDef):
     momentum: DecayRate = 0.0
     lamda: NonNegative = 0.04
 
-    _slot_types = (DCASGDSlots,)
-    _slots_by = "momentum"
+    acts_on = "elements"
 
-    def _slots(self, weight: Any, index: Any) -> DCASGDSlots:
-        mom = zeros_like(weight) if has_momentum(self) else None
-        # A copy, for the weight's own buffer may be donated.
-        return DCASGDSlots(mom, jnp.copy(weight))
+    def slots(self, like: Like) -> DCASGDSlots:
+        return DCASGDSlots(None if is_zero(self.momentum) else like.zeros(), like.copy())
 
-    def _made_with(self, slots: Any) -> Any:
-        return made_without(self, slots)
-
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        def step(weight: Any, grad: Any, previous: Any, mom: Any) -> Any:
-            g = clip(grad * self.rescale_grad, self.clip_gradient)
-            delayed = self.lamda * g * g * (weight - previous)
-            step = -rates.lr * (g + rates.wd * weight + delayed)
-            return step if mom is None else self.momentum * mom + step
-
-        mom = first(step, weight, grad, slots.previous_weight, slots.mom, joined=True)
-        previous = after(mom, weight)
-        new = previous + mom
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        g = clip(grad * self.rescale_grad, self.clip_gradient)
+        delayed = self.lamda * g * g * (weight - slots.previous_weight)
+        step = -rates.lr * (g + decay(rates.wd, weight) + delayed)
         if slots.mom is None:
-            new, previous = together(new, previous)
-            return new, DCASGDSlots(None, previous)
-        new, mom, previous = together(new, mom, previous)
-        return new, DCASGDSlots(mom, previous)
+            return weight + step, DCASGDSlots(None, weight)
+        mom = self.momentum * slots.mom + step
+        return weight + mom, DCASGDSlots(mom, weight)

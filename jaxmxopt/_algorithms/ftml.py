@@ -3,12 +3,13 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jaxmxopt._algorithms._kernel_power import kernel_one_minus_power
+from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.in_place import after, first
-from jaxmxopt._core.numeric import clip, divide, sqrt, zeros_like
+from jaxmxopt._core.numeric import clip, decay, divide, sqrt, unless
+from jaxmxopt._core.slots import Like
 
 __all__ = ["FTML"]
 
@@ -43,7 +44,7 @@ class FTML(OptimizerDef):
         d &= d' \\
         w &= -z / d
 
-    Where :math:`\eta = 0` weight and slots stay as they are; MXNet divides by it. As in MXNet,
+    Where :math:`\eta = 0` weight and slots stay as they are; MXNet divides by 0. As in MXNet,
     decay is added before clipping.
 
     Attributes:
@@ -69,31 +70,21 @@ class FTML(OptimizerDef):
     beta2: DecayRate = 0.999
     epsilon: NonNegative = 1e-8
 
-    _slot_types = (FTMLSlots,)
+    acts_on = "elements"
 
-    def _slots(self, weight: Any, index: Any) -> FTMLSlots:
-        return FTMLSlots(zeros_like(weight), zeros_like(weight), zeros_like(weight))
+    def slots(self, like: Like) -> FTMLSlots:
+        return FTMLSlots(like.zeros(), like.zeros(), like.zeros())
 
-    def _rates(self, lr: Any, wd: Any, t: Any) -> FTMLRates:
+    def rates(self, lr: Any, wd: Any, t: Any) -> FTMLRates:
         powers = kernel_one_minus_power(self.beta1, t), kernel_one_minus_power(self.beta2, t)
         return FTMLRates(lr, wd, *powers)
 
-    def _idle(self, rates: Any) -> Any:
-        return rates.lr == 0
-
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        def slope(grad: Any, weight: Any) -> Any:
-            return clip(self.rescale_grad * grad + rates.wd * weight, self.clip_gradient)
-
-        def leader(z: Any, d: Any, v: Any, grad: Any, weight: Any) -> Any:
-            change = self._scale(rates, v) - self.beta1 * d
-            return self.beta1 * z + (1 - self.beta1) * slope(grad, weight) - change * weight
-
-        g = slope(grad, weight)
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        idle = rates.lr == 0
+        lr = jnp.where(idle, 1, rates.lr)
+        g = clip(self.rescale_grad * grad + decay(rates.wd, weight), self.clip_gradient)
         v = self.beta2 * slots.v + (1 - self.beta2) * (g * g)
-        z = first(leader, slots.z, slots.d, v, grad, weight)
-        d = first(lambda z, v: self._scale(rates, after(z, v)), z, v)
-        return -z / d, FTMLSlots(d, v, z)
-
-    def _scale(self, rates: Any, v: Any) -> Any:
-        return rates.correction1 / rates.lr * (sqrt(divide(v, rates.correction2)) + self.epsilon)
+        d = rates.correction1 / lr * (sqrt(divide(v, rates.correction2)) + self.epsilon)
+        change = d - self.beta1 * slots.d
+        z = self.beta1 * slots.z + (1 - self.beta1) * g - change * weight
+        return unless(idle, (weight, slots), (-z / d, FTMLSlots(d, v, z)))

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import NonNegative, Static
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.in_place import after, first
-from jaxmxopt._core.numeric import clip, divide, sign, sqrt, zeros_like
+from jaxmxopt._core.numeric import clip, divide, sign, sqrt
+from jaxmxopt._core.slots import Like
 
 __all__ = ["Ftrl"]
 
@@ -32,8 +32,8 @@ class Ftrl(OptimizerDef):
             \;\text{ if } |z| > \lambda_1, \text{ else } 0
 
     As in MXNet the first weight is not in :math:`z`: where the first gradient of a dense update
-    is 0, so is the weight. Where :math:`\eta = 0` weight and slots stay as they are; MXNet
-    divides by it. MXNet is lazy only where the weight itself is stored row-sparse.
+    is 0, the weight becomes 0. Where :math:`\eta = 0` weight and slots stay as they are; MXNet
+    divides by 0. MXNet is lazy only where the weight itself is stored row-sparse.
 
     Attributes:
         lamda1: :math:`\lambda_1`, strength of the L1 regularization, 0 or more.
@@ -59,29 +59,20 @@ class Ftrl(OptimizerDef):
     beta: NonNegative = 1.0
     lazy_update: Static[bool] = True
 
-    _slot_types = (FtrlSlots,)
+    acts_on = "elements"
 
-    def _slots(self, weight: Any, index: Any) -> FtrlSlots:
-        return FtrlSlots(zeros_like(weight), zeros_like(weight))
+    def slots(self, like: Like) -> FtrlSlots:
+        return FtrlSlots(like.zeros(), like.zeros())
 
-    def _idle(self, rates: Any) -> Any:
-        return rates.lr == 0
-
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        def slope(grad: Any) -> Any:
-            return clip(grad * self.rescale_grad, self.clip_gradient)
-
-        def leader(z: Any, n: Any, grad: Any, weight: Any) -> Any:
-            g = slope(grad)
-            return z + (g - divide((sqrt(n + g * g) - sqrt(n)) * weight, rates.lr, z))
-
-        z = first(leader, slots.z, slots.n, grad, weight)
-        n = after(z, slots.n)
-        n = n + slope(grad) * slope(grad)
-        below = divide(self.beta + sqrt(n), rates.lr, n) + rates.wd
-        # NaN is not idle: a weight whose gradient was NaN must show it.
-        idle = jnp.abs(z) <= self.lamda1
-        # Where `below` is 0, said of what is cheaper to read twice.
-        unknown = (n == 0) & (self.beta + rates.wd == 0)
-        new = (sign(z) * self.lamda1 - z) / jnp.where(idle | unknown, 1, below)
-        return jnp.where(idle, 0, new), FtrlSlots(z, n)
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        idle = rates.lr == 0
+        lr = jnp.where(idle, 1, rates.lr)
+        # Without a gradient the slots stay as they are.
+        g = jnp.where(idle, 0, clip(grad * self.rescale_grad, self.clip_gradient))
+        n = slots.n + g * g
+        z = slots.z + (g - divide((sqrt(n) - sqrt(slots.n)) * weight, lr))
+        below = divide(self.beta + sqrt(n), lr) + rates.wd
+        new = (sign(z) * self.lamda1 - z) / jnp.where(below == 0, 1, below)
+        # A comparison that NaN fails: a weight whose gradient was NaN must show it.
+        new = jnp.where(jnp.abs(z) <= self.lamda1, 0, new)
+        return jnp.where(idle, weight, new), FtrlSlots(z, n)

@@ -5,9 +5,10 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import Interval, NonNegative, Scalar, Static
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.numeric import clip, divide, sqrt, zeros_like
+from jaxmxopt._core.numeric import clip, divide, sqrt
+from jaxmxopt._core.slots import Like
 
 __all__ = ["GroupAdaGrad"]
 
@@ -54,16 +55,16 @@ class GroupAdaGrad(OptimizerDef):
     eps: NonNegative = 1e-5
     lazy_update: Static[bool] = True
 
-    _slot_types = (GroupAdaGradSlots,)
+    acts_on = "rows"
 
-    def _check_weight(self, weight: Any) -> None:
+    def check_weight(self, weight: Any) -> None:
         if len(weight.shape) != 2:
             raise ValueError(f"weight must have two dimensions, got shape {weight.shape}.")
 
-    def _slots(self, weight: Any, index: Any) -> GroupAdaGradSlots:
-        return GroupAdaGradSlots(zeros_like(jnp.sum(weight, axis=1, keepdims=True)))
+    def slots(self, like: Like) -> GroupAdaGradSlots:
+        return GroupAdaGradSlots(like.zeros(axes=(0, None)))
 
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         g = clip(grad * self.rescale_grad, self.clip_gradient)
         columns = max(weight.shape[1], 1)
         history = slots.history + jnp.sum(g * g, axis=1, keepdims=True) / columns

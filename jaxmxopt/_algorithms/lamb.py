@@ -6,10 +6,10 @@ import jax
 
 from jaxmxopt._algorithms._kernel_power import kernel_one_minus_power
 from jaxmxopt._algorithms._trust import bounded, trust_ratio
+from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative, Static
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.numeric import clip, divide, norm, sqrt, zeros_like
-from jaxmxopt._core.one_loop import together
+from jaxmxopt._core.numeric import clip, decay, divide, norm, sqrt
+from jaxmxopt._core.slots import Like
 
 __all__ = ["LAMB"]
 
@@ -22,7 +22,7 @@ class LAMBSlots(NamedTuple):
 
 
 class LAMBRates(NamedTuple):
-    """Learning rate, decay, both bias corrections, and the norm of the weight once known."""
+    """Learning rate, decay, both bias corrections, and the bounded norm of the weight."""
 
     lr: Any
     wd: Any
@@ -42,22 +42,22 @@ class LAMB(OptimizerDef):
         u &= \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon} + \mathrm{wd}\,w \\
         w &= w - \eta\, \frac{\min(\max(\|w\|, \mathrm{lower}), \mathrm{upper})}{\|u\|}\, u
 
-    with a ratio of 1 where one of its norms is 0, and without the corrections
-    :math:`1 - \beta^t` where `bias_correction` is off. The bounds limit the norm of the weight
-    alone. That norm is of the weight as it is stored, in half precision beside a master. optax
-    and the paper have no bounds.
+    The ratio is 1 where one of its norms is 0. The corrections :math:`1 - \beta^t` are absent
+    where `bias_correction` is off. The bounds limit the norm of the weight alone. That norm is of
+    the weight as it is stored, in half precision beside a master. optax and the paper have no
+    bounds.
 
     Attributes:
         beta1: decay rate of the mean, in [0, 1).
         beta2: decay rate of the variance, in [0, 1).
         epsilon: added to the root, 0 or more; 0 gives NaN, for the whole weight, where an element
             has had no gradient.
-        lower_bound: least norm of the weight, 0 or more; None and 0 mean none.
-        upper_bound: largest norm of the weight, 0 or more; None and 0 mean none.
+        lower_bound: least norm of the weight, 0 or more; None and 0 mean no bound.
+        upper_bound: largest norm of the weight, 0 or more; None and 0 mean no bound.
         bias_correction: divide the moments by :math:`1 - \beta^t`; static.
 
     Slots `mean` and `var` have the shape and dtype of the weight (float32 beside a master). A
-    `RowSparse` gradient acts as the dense one.
+    `RowSparse` gradient acts as the dense gradient.
 
     References:
         You et al.: Large batch optimization for deep learning: training BERT in 76 minutes.
@@ -80,26 +80,21 @@ class LAMB(OptimizerDef):
     upper_bound: NonNegative | None = None
     bias_correction: Static[bool] = True
 
-    _rowwise = False
-    _slot_types = (LAMBSlots,)
+    def slots(self, like: Like) -> LAMBSlots:
+        return LAMBSlots(like.zeros(), like.zeros())
 
-    def _slots(self, weight: Any, index: Any) -> LAMBSlots:
-        return LAMBSlots(zeros_like(weight), zeros_like(weight))
-
-    def _rates(self, lr: Any, wd: Any, t: Any) -> LAMBRates:
+    def rates(self, lr: Any, wd: Any, t: Any) -> LAMBRates:
         powers = kernel_one_minus_power(self.beta1, t), kernel_one_minus_power(self.beta2, t)
         return LAMBRates(lr, wd, *powers)
 
-    def _adapt(self, rates: Any, weight: Any, grad: Any) -> LAMBRates:
+    def adapt(self, rates: Any, weight: Any, grad: Any) -> LAMBRates:
         return rates._replace(size=bounded(norm(weight), self.lower_bound, self.upper_bound))
 
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         g = clip(grad * self.rescale_grad, self.clip_gradient)
-        m = self.beta1 * slots.mean + (1 - self.beta1) * g
-        v = self.beta2 * slots.var + (1 - self.beta2) * g * g
-        m, v = together(m, v)
-        mean, var = m, v
+        mean = m = self.beta1 * slots.mean + (1 - self.beta1) * g
+        var = v = self.beta2 * slots.var + (1 - self.beta2) * g * g
         if self.bias_correction:
             mean, var = divide(m, rates.correction1), divide(v, rates.correction2)
-        u = mean / (sqrt(var) + self.epsilon) + rates.wd * weight
+        u = mean / (sqrt(var) + self.epsilon) + decay(rates.wd, weight)
         return weight - rates.lr * trust_ratio(rates.size, u) * u, LAMBSlots(m, v)

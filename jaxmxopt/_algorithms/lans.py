@@ -7,10 +7,10 @@ import jax.numpy as jnp
 
 from jaxmxopt._algorithms._kernel_power import kernel_one_minus_power
 from jaxmxopt._algorithms._trust import bounded, trust_ratio
+from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.numeric import clip, divide, norm, sqrt, zeros_like
-from jaxmxopt._core.one_loop import together
+from jaxmxopt._core.numeric import clip, decay, divide, norm, sqrt
+from jaxmxopt._core.slots import Like
 
 __all__ = ["LANS"]
 
@@ -23,7 +23,7 @@ class LANSSlots(NamedTuple):
 
 
 class LANSRates(NamedTuple):
-    """Learning rate, decay, both bias corrections, and the norms once they are known."""
+    """Learning rate, decay, both bias corrections, and the norms of weight and gradient."""
 
     lr: Any
     wd: Any
@@ -49,20 +49,20 @@ class LANS(OptimizerDef):
             - \eta\, (1 - \beta_1) \frac{\phi}{\|h\|}\, h, \qquad
             \phi = \min(\max(\|w\|, \mathrm{lower}), \mathrm{upper})
 
-    with a ratio of 1 where one of its norms is 0. The norm is of the weight as it is stored, in
-    half precision beside a master. This is the fused update of MXNet 2.x, its default; a gradient
-    of zeros makes it NaN there and counts as :math:`g = 0` here.
+    A ratio is 1 where one of its norms is 0. :math:`\|w\|` is of the weight as it is stored, in
+    half precision beside a master. This is the fused update of MXNet 2.x, its default. A gradient
+    of zeros gives NaN in MXNet and counts as :math:`g = 0` here.
 
     Attributes:
         beta1: decay rate of the mean, in [0, 1).
         beta2: decay rate of the variance, in [0, 1).
         epsilon: added to the root, 0 or more; 0 gives NaN, for the whole weight, where an element
             has had no gradient.
-        lower_bound: least norm of the weight, 0 or more; None and 0 mean none.
-        upper_bound: largest norm of the weight, 0 or more; None and 0 mean none.
+        lower_bound: least norm of the weight, 0 or more; None and 0 mean no bound.
+        upper_bound: largest norm of the weight, 0 or more; None and 0 mean no bound.
 
     Slots `mean` and `var` have the shape and dtype of the weight (float32 beside a master). A
-    `RowSparse` gradient acts as the dense one.
+    `RowSparse` gradient acts as the dense gradient.
 
     References:
         Zheng, Lin, Zha, Li: Accelerated large batch optimization of BERT pretraining in 54
@@ -84,30 +84,25 @@ class LANS(OptimizerDef):
     lower_bound: NonNegative | None = None
     upper_bound: NonNegative | None = None
 
-    _rowwise = False
-    _slot_types = (LANSSlots,)
+    def slots(self, like: Like) -> LANSSlots:
+        return LANSSlots(like.zeros(), like.zeros())
 
-    def _slots(self, weight: Any, index: Any) -> LANSSlots:
-        return LANSSlots(zeros_like(weight), zeros_like(weight))
-
-    def _rates(self, lr: Any, wd: Any, t: Any) -> LANSRates:
+    def rates(self, lr: Any, wd: Any, t: Any) -> LANSRates:
         powers = kernel_one_minus_power(self.beta1, t), kernel_one_minus_power(self.beta2, t)
         return LANSRates(lr, wd, *powers)
 
-    def _adapt(self, rates: Any, weight: Any, grad: Any) -> LANSRates:
+    def adapt(self, rates: Any, weight: Any, grad: Any) -> LANSRates:
         size = bounded(norm(weight), self.lower_bound, self.upper_bound)
         return rates._replace(size=size, slope=norm(grad * self.rescale_grad))
 
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         slope = jnp.where(rates.slope == 0, 1, rates.slope)
         g = clip(divide(grad * self.rescale_grad, slope), self.clip_gradient)
         m = self.beta1 * slots.mean + (1 - self.beta1) * g
         v = self.beta2 * slots.var + (1 - self.beta2) * g * g
-        m, v = together(m, v)
         root = sqrt(divide(v, rates.correction2)) + self.epsilon
-        decay = rates.wd * weight
-        u = divide(m, rates.correction1) / root + decay
-        h = g / root + decay
+        u = divide(m, rates.correction1) / root + decay(rates.wd, weight)
+        h = g / root + decay(rates.wd, weight)
         along_u = rates.lr * (trust_ratio(rates.size, u) * self.beta1)
         along_h = rates.lr * (trust_ratio(rates.size, h) * (1 - self.beta1))
         return weight - (along_u * u + along_h * h), LANSSlots(m, v)

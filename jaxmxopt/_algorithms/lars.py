@@ -5,16 +5,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmxopt._algorithms._sgd_arithmetic import (
-    decayed_step,
-    has_momentum,
-    made_without,
-    momentum_step,
-)
+from jaxmxopt._algorithms._sgd_arithmetic import momentum_step
+from jaxmxopt._core.algorithm import Names, OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative, Static
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.numeric import norm, scalar_like, zeros_like
-from jaxmxopt._core.one_loop import together
+from jaxmxopt._core.numeric import decay, is_zero, norm
+from jaxmxopt._core.slots import Like
 
 __all__ = ["LARS"]
 
@@ -27,7 +22,7 @@ class LARSSlots(NamedTuple):
 
 
 class LARSRates(NamedTuple):
-    """Learning rate, with the trust ratio in it once that is known, decay, and the rate alone."""
+    """Learning rate, once adapted with the trust ratio in it, decay, and the rate alone."""
 
     lr: Any
     wd: Any
@@ -46,12 +41,12 @@ class LARS(OptimizerDef):
              - \gamma\,\mathrm{clip}(\mathrm{rescale\_grad}\, g) \\
         w &= w + m
 
-    with :math:`\gamma = \eta` for weights whose names end in `gamma`, `beta` or `bias`, and
-    without :math:`\eta / \eta_{\text{last}}` where the last rate was 0, at the first update, and
+    :math:`\gamma = \eta` for weights whose names end in `gamma`, `beta` or `bias`. The factor
+    :math:`\eta / \eta_{\text{last}}` is absent at the first update, where the last rate was 0, and
     where `momentum_correction` is off. The norms are of the unclipped gradient and of the weight
-    as it is stored, in half precision beside a master. MXNet remembers one last rate for all
-    weights and so corrects the first one only; here each weight has its own. MXNet's
-    documentation has no eta; optax has no momentum correction, torch no LARS.
+    as it is stored, in half precision beside a master. MXNet keeps one last rate for all weights
+    and so corrects the first weight only; here each weight has its own. MXNet's documentation has
+    no eta; optax has no momentum correction, torch no LARS.
 
     Attributes:
         momentum: :math:`\mu` in [0, 1); with 0 there are no slots.
@@ -82,49 +77,32 @@ class LARS(OptimizerDef):
     momentum_correction: Static[bool] = True
     lazy_update: Static[bool] = True
 
-    _decaying = ("_weight",)
-    _slot_types = (tuple, LARSSlots)
-    _slots_by = "momentum"
-    _counts_together = True
+    acts_on = "elements"
+    names = Names(decay=("_weight",), adapt_not=("gamma", "beta", "bias"))
 
-    def _slots(self, weight: Any, index: Any) -> Any:
-        if not has_momentum(self):
+    def slots(self, like: Like) -> LARSSlots | tuple[()]:
+        if is_zero(self.momentum):
             return ()
-        return LARSSlots(zeros_like(weight), scalar_like(weight, 0.0))
+        return LARSSlots(like.zeros(), like.full(0.0, axes=()))
 
-    def _made_with(self, slots: Any) -> Any:
-        return made_without(self, slots)
-
-    def _rates(self, lr: Any, wd: Any, t: Any) -> LARSRates:
+    def rates(self, lr: Any, wd: Any, t: Any) -> LARSRates:
         return LARSRates(lr, wd, lr)
 
-    def _adapts(self, name: str) -> bool:
-        return not name.endswith(("gamma", "beta", "bias"))
-
-    def _adapt(self, rates: Any, weight: Any, grad: Any) -> LARSRates:
+    def adapt(self, rates: Any, weight: Any, grad: Any) -> LARSRates:
         size, slope = norm(weight), norm(grad)
-        below = slope * self.rescale_grad + rates.wd * size + self.eps
-        # Below is 0 where rescale_grad is, without decay and eps.
+        below = slope * self.rescale_grad + decay(rates.wd, size) + self.eps
+        # `below` is 0 where rescale_grad is 0, without decay and eps.
         trusted = (size > 0) & (slope > 0) & (below != 0)
         scaled = rates.lr * self.eta * size / jnp.where(trusted, below, 1)
         return rates._replace(lr=jnp.where(trusted, scaled, rates.lr))
 
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         if not slots:
             return weight + momentum_step(self, rates, weight, grad, 0.0), ()
-        mom = self._corrected(rates, slots.last_lr) * slots.mom
-        mom = momentum_step(self, rates, weight, grad, mom)
-        new, mom = together(weight + mom, mom)
-        return new, LARSSlots(mom, rates.asked_lr)
-
-    def _row_rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        if not slots:
-            return decayed_step(self, rates, weight, grad), ()
-        return self._rule(rates, weight, grad, slots)
-
-    def _corrected(self, rates: Any, last_lr: Any) -> Any:
-        if not self.momentum_correction:
-            return self.momentum
-        known = last_lr != 0
-        ratio = rates.asked_lr / jnp.where(known, last_lr, 1)
-        return jnp.where(known, self.momentum * ratio, self.momentum)
+        momentum = self.momentum
+        if self.momentum_correction:
+            known = slots.last_lr != 0
+            ratio = rates.asked_lr / jnp.where(known, slots.last_lr, 1)
+            momentum = jnp.where(known, momentum * ratio, momentum)
+        mom = momentum_step(self, rates, weight, grad, momentum * slots.mom)
+        return weight + mom, LARSSlots(mom, rates.asked_lr)

@@ -5,16 +5,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmxopt._algorithms._sgd_arithmetic import (
-    decayed_step,
-    has_momentum,
-    made_without,
-    momentum_step,
-)
+from jaxmxopt._algorithms._sgd_arithmetic import decayed_step, momentum_step
+from jaxmxopt._core.algorithm import MOST_UPDATES, OptimizerDef
 from jaxmxopt._core.config import DecayRate, Interval, Static
-from jaxmxopt._core.definition import MOST_UPDATES, OptimizerDef
-from jaxmxopt._core.in_place import after, first
-from jaxmxopt._core.numeric import divide, maximum, minimum, sqrt, zeros_like
+from jaxmxopt._core.numeric import decay, divide, is_zero, maximum, minimum, real, sqrt, unless
+from jaxmxopt._core.rates import Rates
+from jaxmxopt._core.slots import Like
 
 __all__ = ["LBSGD"]
 
@@ -23,19 +19,11 @@ AtLeastOne = Static[Annotated[int, Interval(low=1)]]
 
 
 class LBSGDSlots(NamedTuple):
-    """Momentum or None, the sum of the gradients since the last move, and how many there were."""
+    """Momentum or None, sum of the gradients since the last move, and number of all gradients."""
 
     mom: jax.Array | None
     cum_grad: jax.Array
     num_cums: jax.Array
-
-
-class LBSGDRates(NamedTuple):
-    """Learning rate with the warmup in it, decay, and the batch scale as a number."""
-
-    lr: Any
-    wd: Any
-    batch_scale: Any
 
 
 class LBSGD(OptimizerDef):
@@ -64,9 +52,9 @@ class LBSGD(OptimizerDef):
 
         \sqrt{\frac{\|w\|^2}{\|s / k\|^2 + \mathrm{wd}\,\|w\|^2}} \in [0.01, 100].
 
-    As in MXNet the schedule is asked for the count before this update; decay, momentum and the
-    rate act on moves alone; and after the warmup the rate stays :math:`k` times its own. A
-    `RowSparse` gradient acts as the dense one. MXNet takes an unknown strategy for none.
+    As in MXNet the schedule is asked for the count before this update, and after the warmup the
+    rate stays :math:`k` times its own. A `RowSparse` gradient acts as the dense gradient. MXNet
+    takes an unknown strategy for no warmup.
 
     Attributes:
         momentum: :math:`\mu` in [0, 1); with 0 its slot is None.
@@ -102,80 +90,51 @@ class LBSGD(OptimizerDef):
     begin_epoch: Count = 0
     num_epochs: AtLeastOne = 60
 
-    _rowwise = False
-    _holds_gradients = True
-    _schedule_lag = 1
-    _slot_types = (LBSGDSlots,)
-    _slots_by = "momentum"
+    schedule_lag = 1
 
-    def _check_weight(self, weight: Any) -> None:
+    def check_weight(self, weight: Any) -> None:
         if self.begin_epoch * self.updates_per_epoch >= MOST_UPDATES:
             raise ValueError(
                 f"begin_epoch * updates_per_epoch must be below {MOST_UPDATES}, got "
                 f"{self.begin_epoch} * {self.updates_per_epoch}."
             )
 
-    def _slots(self, weight: Any, index: Any) -> LBSGDSlots:
-        mom = zeros_like(weight) if has_momentum(self) else None
-        first = jnp.asarray(self.begin_epoch * self.updates_per_epoch, jnp.int32)
-        return LBSGDSlots(mom, zeros_like(weight), first)
+    def slots(self, like: Like) -> LBSGDSlots:
+        mom = None if is_zero(self.momentum) else like.zeros()
+        begin = self.begin_epoch * self.updates_per_epoch
+        return LBSGDSlots(mom, like.zeros(), like.full(begin, axes=(), dtype=jnp.int32))
 
-    def _made_with(self, slots: Any) -> Any:
-        return made_without(self, slots)
-
-    def _rates(self, lr: Any, wd: Any, t: Any) -> LBSGDRates:
-        count = t - self.begin_num_update + self.begin_epoch * self.updates_per_epoch
-        return LBSGDRates(lr * self._warmup(count), wd, float(self.batch_scale))
-
-    def _warmup(self, count: Any) -> Any:
-        span = self.warmup_epochs * self.updates_per_epoch
-        rise = self.batch_scale - 1.0
+    def rates(self, lr: Any, wd: Any, t: Any) -> Rates:
         if self.warmup_strategy == "lars":
-            return 1.0
-        if span == 0:
-            return 1.0 + rise
-        if isinstance(count, int):
-            done = min(count, span)
-        else:
-            # Spans, and their squares before all, may be no int32.
-            span = float(span)
-            done = jnp.minimum(count.astype(jnp.result_type(self.rescale_grad)), span)
+            return Rates(lr, wd)
+        rise, n = self.batch_scale - 1.0, float(self.warmup_epochs * self.updates_per_epoch)
+        if n == 0:
+            return Rates(lr * (1.0 + rise), wd)
+        c = t - self.begin_num_update + self.begin_epoch * self.updates_per_epoch
+        done = minimum(real(c, self.rescale_grad), n)
         if self.warmup_strategy == "linear":
-            return 1.0 + rise * done / span
-        if self.warmup_strategy == "power2":
-            return 1.0 + rise * (done * done) / (span * span)
-        return 1.0 + rise * sqrt(done / span)
-
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        num_cums = slots.num_cums + 1
-        due = num_cums % self.batch_scale == 0
-        if self.warmup_strategy == "lars":
-            mean = self._mean(rates, slots.cum_grad, grad)
-            rates = rates._replace(lr=rates.lr * _trust(rates, weight, mean))
-
-        def plain(weight: Any, cum_grad: Any, grad: Any) -> Any:
-            mean = self._mean(rates, cum_grad, grad)
-            return jnp.where(due, decayed_step(self, rates, weight, mean), weight)
-
-        def faster(mom: Any, weight: Any, cum_grad: Any, grad: Any) -> Any:
-            mean = self._mean(rates, cum_grad, grad)
-            moved = momentum_step(self, rates, weight, mean, self.momentum * mom)
-            return jnp.where(due, moved, mom)
-
-        if slots.mom is None:
-            mom, done = None, first(plain, weight, slots.cum_grad, grad)
-            new = done
+            rise = rise * done / n
+        elif self.warmup_strategy == "power2":
+            rise = rise * (done * done) / (n * n)
         else:
-            mom = done = first(faster, slots.mom, weight, slots.cum_grad, grad)
-            new = jnp.where(due, weight + mom, weight)
-        cum_grad = after(done, slots.cum_grad)
-        return new, LBSGDSlots(mom, jnp.where(due, 0, cum_grad + grad), num_cums)
+            rise = rise * sqrt(done / n)
+        return Rates(lr * (1.0 + rise), wd)
 
-    def _mean(self, rates: Any, cum_grad: Any, grad: Any) -> Any:
-        return divide(cum_grad + grad, rates.batch_scale, grad)
-
-
-def _trust(rates: Any, weight: Any, mean: Any) -> Any:
-    squared = jnp.sum(weight * weight)
-    ratio = squared / (jnp.sum(mean * mean) + rates.wd * squared + 1e-18)
-    return jnp.sqrt(minimum(maximum(ratio, 1e-4), 1e4))
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        num_cums = slots.num_cums + 1
+        cum_grad = slots.cum_grad + grad
+        mean = divide(cum_grad, float(self.batch_scale))
+        if self.warmup_strategy == "lars":
+            squared = jnp.sum(weight * weight)
+            ratio = squared / (jnp.sum(mean * mean) + decay(rates.wd, squared) + 1e-18)
+            ratio = minimum(maximum(ratio, 1e-4), 1e4)
+            rates = rates._replace(lr=rates.lr * jnp.sqrt(ratio))
+        if slots.mom is None:
+            mom, new = None, decayed_step(self, rates, weight, mean)
+        else:
+            mom = momentum_step(self, rates, weight, mean, self.momentum * slots.mom)
+            new = weight + mom
+        waits = num_cums % self.batch_scale != 0
+        waiting = weight, LBSGDSlots(slots.mom, cum_grad, num_cums)
+        moved = new, LBSGDSlots(mom, jnp.zeros_like(cum_grad), num_cums)
+        return unless(waits, waiting, moved)

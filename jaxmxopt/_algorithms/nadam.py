@@ -4,12 +4,11 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
+from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.numeric import clip, divide, one_minus_power, scalar_like, sqrt, zeros_like
-from jaxmxopt._core.one_loop import together
+from jaxmxopt._core.numeric import clip, decay, divide, one_minus_power, real, sqrt
+from jaxmxopt._core.slots import Like
 
 __all__ = ["Nadam"]
 
@@ -23,10 +22,10 @@ class NadamSlots(NamedTuple):
 
 
 class NadamRates(NamedTuple):
-    """The scalars of an update.
+    """Numbers of an update.
 
-    The last three are known on the host alone, in double precision; traced, they are computed
-    from the slot.
+    The last three are known on the host alone, in double precision; traced, the rule computes
+    the last three from its slot.
     """
 
     lr: Any
@@ -40,6 +39,11 @@ class NadamRates(NamedTuple):
     m_schedule: Any = None
     correction1: Any = None
     next_correction1: Any = None
+
+    def corrected(self, m_schedule: Any) -> "NadamRates":
+        """Return the rates with a product of the momenta and what follows from that product."""
+        rest, next_rest = 1 - m_schedule, 1 - m_schedule * self.next_momentum
+        return self._replace(m_schedule=m_schedule, correction1=rest, next_correction1=next_rest)
 
 
 class Nadam(OptimizerDef):
@@ -58,9 +62,9 @@ class Nadam(OptimizerDef):
             {\sqrt{v / (1 - \beta_2^t)} + \epsilon}
 
     :math:`P`, `m_schedule`, begins at 1. MXNet multiplies one :math:`P` for all weights, so that
-    they decay faster the more there are; here each has its own, as with a single weight there.
-    As in MXNet, decay is added before clipping. torch has :math:`\psi` = 0.004 and
-    :math:`\epsilon` alike and agrees for one weight; optax has no schedule.
+    :math:`P` falls faster the more weights there are; here each weight has its own, as a single
+    weight has in MXNet. As in MXNet, decay is added before clipping. torch has the same
+    :math:`\psi` = 0.004 and :math:`\epsilon` and agrees for one weight; optax has no schedule.
 
     Attributes:
         beta1: decay rate of the mean, in [0, 1).
@@ -89,62 +93,44 @@ class Nadam(OptimizerDef):
     epsilon: NonNegative = 1e-8
     schedule_decay: NonNegative = 0.004
 
-    _slot_types = (NadamSlots,)
+    acts_on = "elements"
 
-    def _slots(self, weight: Any, index: Any) -> NadamSlots:
-        return NadamSlots(zeros_like(weight), zeros_like(weight), scalar_like(weight, 1.0))
+    def slots(self, like: Like) -> NadamSlots:
+        return NadamSlots(like.zeros(), like.zeros(), like.full(1.0, axes=()))
 
-    def _rates(self, lr: Any, wd: Any, t: Any) -> NadamRates:
-        momentum = _momentum(self.beta1, self.schedule_decay, t)
-        following = _momentum(self.beta1, self.schedule_decay, t + 1)
-        rates = NadamRates(
-            lr=lr,
-            wd=wd,
-            fresh1=1 - self.beta1,
-            fresh2=1 - self.beta2,
-            momentum=momentum,
-            next_momentum=following,
-            rest_of_momentum=1 - momentum,
-            correction2=one_minus_power(self.beta2, t),
-        )
+    def rates(self, lr: Any, wd: Any, t: Any) -> NadamRates:
+        schedule: tuple[Any, Any] = self.beta1, self.schedule_decay
+        now, following = (_momentum(*schedule, n) for n in (real(t, lr), real(t, lr) + 1))
+        fresh = 1 - self.beta1, 1 - self.beta2
+        correction2 = one_minus_power(self.beta2, t)
+        rates = NadamRates(lr, wd, *fresh, now, following, 1 - now, correction2)
         if not isinstance(t, int):
             return rates
-        settings: Any = (self.beta1, self.schedule_decay)
-        m_schedule = _product(*settings, self.begin_num_update, t)
-        return rates._replace(
-            m_schedule=m_schedule,
-            correction1=1 - m_schedule,
-            next_correction1=1 - m_schedule * following,
-        )
+        return rates.corrected(_product(*schedule, self.begin_num_update, t))
 
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         if rates.m_schedule is None:
-            m_schedule = slots.m_schedule * rates.momentum
-            correction1, next_correction1 = 1 - m_schedule, 1 - m_schedule * rates.next_momentum
-        else:
-            m_schedule, correction1, next_correction1 = rates[-3:]
-        g = clip(grad * self.rescale_grad + rates.wd * weight, self.clip_gradient)
+            rates = rates.corrected(slots.m_schedule * rates.momentum)
+        g = clip(grad * self.rescale_grad + decay(rates.wd, weight), self.clip_gradient)
         m = slots.mean * self.beta1 + rates.fresh1 * g
         v = slots.var * self.beta2 + rates.fresh2 * g * g
-        m, v = together(m, v)
-        ahead = rates.rest_of_momentum * divide(g, correction1)
-        ahead = ahead + rates.next_momentum * divide(m, next_correction1)
+        ahead = rates.rest_of_momentum * divide(g, rates.correction1)
+        ahead = ahead + rates.next_momentum * divide(m, rates.next_correction1)
         step = rates.lr * ahead / (sqrt(divide(v, rates.correction2)) + self.epsilon)
-        return weight - step, NadamSlots(m, v, m_schedule)
+        return weight - step, NadamSlots(m, v, rates.m_schedule)
 
 
-def _momentum(beta1: Any, decay: Any, t: Any) -> Any:
-    if isinstance(t, int):
-        return beta1 * (1.0 - 0.5 * pow(0.96, t * decay))
-    return beta1 * (1 - 0.5 * jnp.power(0.96, t.astype(decay.dtype) * decay))
+def _momentum(beta1: Any, psi: Any, t: Any) -> Any:
+    return beta1 * (1 - 0.5 * 0.96 ** (t * psi))
 
 
 @functools.lru_cache(maxsize=1024)
-def _product(beta1: float, decay: float, begin: int, t: int) -> float:
-    """Returns the product of the momenta of the updates after `begin` up to `t`."""
+def _product(beta1: float, psi: float, begin: int, t: int) -> float:
+    """Return the product of the momenta of the updates after `begin` up to `t`."""
     product = 1.0
     for update in range(begin + 1, t + 1):
-        product *= _momentum(beta1, decay, update)
-        if product < 1e-30:  # Nothing beside the 1 that it is subtracted from.
+        product *= _momentum(beta1, psi, update)
+        # Below this the product is nothing beside the 1 that it is subtracted from.
+        if product < 1e-30:
             break
     return product

@@ -2,17 +2,11 @@
 
 from typing import Any
 
-from jaxmxopt._algorithms._sgd_arithmetic import (
-    MomentumSlots,
-    decayed_step,
-    made_without,
-    momentum_slots,
-)
+from jaxmxopt._algorithms._sgd_arithmetic import MomentumSlots, decayed_step, momentum_slots
+from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.in_place import after, first
-from jaxmxopt._core.numeric import clip
-from jaxmxopt._core.one_loop import together
+from jaxmxopt._core.numeric import clip, decay
+from jaxmxopt._core.slots import Like
 
 __all__ = ["NAG"]
 
@@ -30,10 +24,10 @@ class NAG(OptimizerDef):
 
     With momentum 0, :math:`w = (1 - \eta\,\mathrm{wd})\,w - \eta g`.
 
-    As in MXNet's binary the decay inside the momentum sees the new weight, not the old one, for
-    MXNet writes the weight before it computes the momentum; without decay this is optax's and
-    torch's `nesterov=True` at a constant rate. MXNet's documentation has the rate outside of the
-    momentum and no decay in the look-ahead.
+    As in MXNet's binary the decay inside the momentum sees the new weight, because MXNet writes
+    the weight before it computes the momentum. Without decay this is `nesterov=True` of optax
+    and torch at a constant rate. MXNet's documentation has the rate outside of the momentum and
+    no decay in the look-ahead.
 
     Attributes:
         momentum: :math:`\mu` in [0, 1); with 0 there is no slot.
@@ -57,28 +51,16 @@ class NAG(OptimizerDef):
 
     momentum: DecayRate = 0.0
 
-    _slot_types = (tuple, MomentumSlots)
-    _slots_by = "momentum"
+    acts_on = "elements"
 
-    def _slots(self, weight: Any, index: Any) -> Any:
-        return momentum_slots(self, weight)
+    def slots(self, like: Like) -> MomentumSlots | tuple[()]:
+        return momentum_slots(self, like)
 
-    def _made_with(self, slots: Any) -> Any:
-        return made_without(self, slots)
-
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         if not slots:
             return decayed_step(self, rates, weight, grad), ()
-
-        def moved(weight: Any, mom: Any, grad: Any) -> Any:
-            g = clip(self.rescale_grad * grad, self.clip_gradient)
-            return self.momentum * mom - rates.lr * (g + rates.wd * weight)
-
-        def ahead(weight: Any, mom: Any, grad: Any) -> Any:
-            kept = weight - self.momentum * mom
-            return kept + (self.momentum + 1) * moved(weight, mom, grad)
-
-        new = first(ahead, weight, slots.mom, grad, joined=True)
-        mom = after(new, slots.mom)
-        new, mom = together(new, moved(new, mom, grad))
-        return new, MomentumSlots(mom)
+        g = clip(self.rescale_grad * grad, self.clip_gradient)
+        kept = self.momentum * slots.mom
+        step = kept - rates.lr * (g + decay(rates.wd, weight))
+        new = weight - kept + (1 + self.momentum) * step
+        return new, MomentumSlots(kept - rates.lr * (g + decay(rates.wd, new)))

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative, Real, Static
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.numeric import clip, divide, sqrt, zeros_like
-from jaxmxopt._core.one_loop import together
+from jaxmxopt._core.numeric import clip, decay, divide, sqrt
+from jaxmxopt._core.slots import Like
 
 __all__ = ["RMSProp"]
 
@@ -47,17 +47,16 @@ class RMSProp(OptimizerDef):
         w &= w + \Delta
 
     after which :math:`w` is limited to `[-clip_weights, clip_weights]`. As in MXNet, decay is
-    added before clipping and :math:`\epsilon` stands inside the root: torch has
-    :math:`\sqrt{n} + \epsilon`. MXNet is NaN where rounding makes
-    :math:`n - \bar g^2 + \epsilon` negative, as steady gradients do; here it is then
-    :math:`\epsilon`.
+    added before clipping and :math:`\epsilon` stands inside the root; torch has
+    :math:`\sqrt{n} + \epsilon`. Steady gradients may round :math:`n - \bar g^2 + \epsilon` below
+    0: MXNet gives NaN, this rule takes :math:`\epsilon` instead.
 
     Attributes:
         gamma1: :math:`\gamma_1`, decay rate of the means, in [0, 1).
         gamma2: :math:`\gamma_2`, momentum of the centered form, in [0, 1).
         epsilon: :math:`\epsilon`, 0 or more; 0 gives NaN where no gradient has been.
         centered: choose the centered form; static.
-        clip_weights: bound of the weights; None, 0 and below mean none.
+        clip_weights: bound of the weights; None, 0 and below mean no bound.
 
     Slot `n`, or slots `n`, `g` (the mean) and `delta` of the centered form, have the shape and
     dtype of the weight (float32 beside a master).
@@ -82,21 +81,15 @@ class RMSProp(OptimizerDef):
     centered: Static[bool] = False
     clip_weights: Real | None = None
 
-    _slot_types = (RMSPropSlots, CenteredRMSPropSlots)
-    _slots_by = "centered"
+    acts_on = "elements"
 
-    def _slots(self, weight: Any, index: Any) -> Any:
+    def slots(self, like: Like) -> RMSPropSlots | CenteredRMSPropSlots:
         if self.centered:
-            return CenteredRMSPropSlots(*(zeros_like(weight) for _ in range(3)))
-        return RMSPropSlots(zeros_like(weight))
+            return CenteredRMSPropSlots(like.zeros(), like.zeros(), like.zeros())
+        return RMSPropSlots(like.zeros())
 
-    def _made_with(self, slots: Any) -> Any:
-        centered = isinstance(slots, CenteredRMSPropSlots)
-        other = type(slots) in self._slot_types and centered is not self.centered
-        return centered if other else None
-
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        g = clip(self.rescale_grad * grad + rates.wd * weight, self.clip_gradient)
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        g = clip(self.rescale_grad * grad + decay(rates.wd, weight), self.clip_gradient)
         fresh: Any = 1 - self.gamma1
         if isinstance(slots, RMSPropSlots):
             n = fresh * (g * g) + self.gamma1 * slots.n
@@ -104,7 +97,6 @@ class RMSProp(OptimizerDef):
             return clip(new, self.clip_weights), RMSPropSlots(n)
         n = fresh * g * g + self.gamma1 * slots.n
         mean = fresh * g + self.gamma1 * slots.g
-        n, mean = together(n, mean)
         var = n - mean * mean + self.epsilon
         root = sqrt(jnp.where(var <= 0, self.epsilon, var))
         delta = self.gamma2 * slots.delta - divide(rates.lr * g, root)

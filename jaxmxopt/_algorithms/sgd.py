@@ -2,22 +2,16 @@
 
 from typing import Any
 
-from jaxmxopt._algorithms._sgd_arithmetic import (
-    MomentumSlots,
-    decayed_step,
-    made_without,
-    momentum_slots,
-    momentum_step,
-)
+from jaxmxopt._algorithms._sgd_arithmetic import MomentumSlots, momentum_slots, momentum_step
+from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, Static
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.one_loop import together
+from jaxmxopt._core.slots import Like
 
 __all__ = ["SGD"]
 
 
 class SGD(OptimizerDef):
-    r"""Stochastic gradient descent, with momentum (Polyak, 1964) where it is not 0.
+    r"""Stochastic gradient descent, with momentum (Polyak, 1964) where the momentum is not 0.
 
     .. math::
 
@@ -25,9 +19,9 @@ class SGD(OptimizerDef):
              - \eta\,\mathrm{clip}(\mathrm{rescale\_grad}\, g) \\
         w &= w + m
 
-    The learning rate stands inside the momentum, and `mom` is the step itself: optax and torch
+    The learning rate stands inside the momentum, and `mom` is the step itself. optax and torch
     keep :math:`\mu m + g` and apply the rate outside, which differs once the rate changes.
-    MXNet's documentation clips before rescaling; the binary, and this, after.
+    MXNet's documentation clips before rescaling; the binary, like this rule, clips after.
 
     Attributes:
         momentum: :math:`\mu` in [0, 1); with 0 there is no slot.
@@ -49,24 +43,13 @@ class SGD(OptimizerDef):
     momentum: DecayRate = 0.0
     lazy_update: Static[bool] = True
 
-    _slot_types = (tuple, MomentumSlots)
-    _slots_by = "momentum"
-    _counts_together = True
+    acts_on = "elements"
 
-    def _slots(self, weight: Any, index: Any) -> Any:
-        return momentum_slots(self, weight)
+    def slots(self, like: Like) -> MomentumSlots | tuple[()]:
+        return momentum_slots(self, like)
 
-    def _made_with(self, slots: Any) -> Any:
-        return made_without(self, slots)
-
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         if not slots:
             return weight + momentum_step(self, rates, weight, grad, 0.0), ()
         mom = momentum_step(self, rates, weight, grad, self.momentum * slots.mom)
-        new, mom = together(weight + mom, mom)
-        return new, MomentumSlots(mom)
-
-    def _row_rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        if not slots:
-            return decayed_step(self, rates, weight, grad), ()
-        return self._rule(rates, weight, grad, slots)
+        return weight + mom, MomentumSlots(mom)

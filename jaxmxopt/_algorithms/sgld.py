@@ -6,13 +6,14 @@ from typing import Annotated, Any, NamedTuple
 import jax
 from jax import random
 
+from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import Interval, Static
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.numeric import clip, sqrt
+from jaxmxopt._core.numeric import clip, decay, sqrt
+from jaxmxopt._core.slots import Like
 
 __all__ = ["SGLD"]
 
-# Whatever JAX's default is, so that a stored key means the same everywhere.
+# A stored key means the same whatever JAX's default generator is.
 GENERATOR = "threefry2x32"
 
 
@@ -40,13 +41,13 @@ class SGLD(OptimizerDef):
             + \sqrt{\eta}\,\xi, \qquad \xi \sim \mathcal{N}(0, 1)
 
     The rate of the noise has the weight's `lr_mult` in it. The noise is reproducible: it depends
-    on `seed`, the weight's index and how often the weight was updated. Chains that `vmap` runs
-    have all of these in common, and so their noise, unless each gets a key of its own as below.
-    MXNet draws the noise from a global generator, so the trajectories agree in distribution. A
-    `RowSparse` gradient acts as the dense one: the noise is for every row.
+    on `seed`, the weight's index and the number of updates. Chains under `vmap` share their noise
+    unless each chain gets a key of its own, as below. MXNet draws the noise from a global
+    generator, so the trajectories agree in distribution. A `RowSparse` gradient acts as the dense
+    gradient: the noise is for every row.
 
     Attributes:
-        seed: what the noise is drawn from, 0 or more and below 2³²; static.
+        seed: seed of the noise, 0 or more and below 2³²; static.
 
     Slot `key` is a vector of two uint32, whatever the weight.
 
@@ -61,7 +62,7 @@ class SGLD(OptimizerDef):
         >>> print(f"{params.std():.1f}")
         0.1
 
-        Four chains, each with the bits of its number turned over in its key:
+        Four chains; the number of a chain flips bits of its key:
 
         >>> import jax
         >>> own = lambda leaf, chain: leaf ^ chain if leaf.dtype == jnp.uint32 else leaf
@@ -75,21 +76,18 @@ class SGLD(OptimizerDef):
 
     seed: Static[Annotated[int, Interval(low=0, high=2**32 - 1)]] = 0
 
-    _rowwise = False
-    _slot_types = (SGLDSlots,)
-
-    def _slots(self, weight: Any, index: Any) -> SGLDSlots:
+    def slots(self, like: Like) -> SGLDSlots:
         # Python's own hash differs from process to process.
-        own = zlib.crc32(str(index).encode())
+        own = zlib.crc32(str(like.index).encode())
         key = random.fold_in(random.key(self.seed, impl=GENERATOR), own)
-        return SGLDSlots(random.key_data(key))
+        return SGLDSlots(like.array(random.key_data(key), axes=(None,)))
 
-    def _rates(self, lr: Any, wd: Any, t: Any) -> SGLDRates:
+    def rates(self, lr: Any, wd: Any, t: Any) -> SGLDRates:
         return SGLDRates(lr, wd, sqrt(lr))
 
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         key, now = random.split(random.wrap_key_data(slots.key, impl=GENERATOR))
         noise = rates.deviation * random.normal(now, weight.shape, weight.dtype)
         g = clip(grad * self.rescale_grad, self.clip_gradient)
-        new = weight - rates.lr / 2 * (g + rates.wd * weight)
+        new = weight - rates.lr / 2 * (g + decay(rates.wd, weight))
         return new + noise, SGLDSlots(random.key_data(key))

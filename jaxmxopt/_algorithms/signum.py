@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from jaxmxopt._algorithms._sgd_arithmetic import MomentumSlots, made_without, momentum_slots
+from jaxmxopt._algorithms._sgd_arithmetic import MomentumSlots, momentum_slots
+from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.numeric import clip, sign
-from jaxmxopt._core.one_loop import together
+from jaxmxopt._core.numeric import clip, decay, sign
+from jaxmxopt._core.slots import Like
 
 __all__ = ["Signum"]
 
@@ -27,13 +27,12 @@ class Signum(OptimizerDef):
 
         w = (1 - \eta\,(\mathrm{wd} + \mathrm{wd\_lh}))\,w - \eta\,\mathrm{sign}(g)
 
-    The stored momentum has the sign of the step: the opposite of optax's `signum` and of the one
-    in MXNet's documentation, which also clips before it rescales. MXNet refuses `wd_lh` without
-    momentum.
+    The stored momentum has the sign of the step, opposite to optax's `signum` and to MXNet's
+    documentation, which also clips before rescaling. MXNet refuses `wd_lh` without momentum.
 
     Attributes:
         momentum: :math:`\mu` in [0, 1); with 0 there is no slot.
-        wd_lh: weight decay as Loshchilov and Hutter have it, outside of the gradient, 0 or more;
+        wd_lh: weight decay outside of the gradient, after Loshchilov and Hutter, 0 or more;
             `wd_mult` does not apply to it.
 
     Slot `mom` has the shape and dtype of the weight (float32 beside a master).
@@ -55,25 +54,20 @@ class Signum(OptimizerDef):
     momentum: DecayRate = 0.9
     wd_lh: NonNegative = 0.0
 
-    _slot_types = (tuple, MomentumSlots)
-    _slots_by = "momentum"
+    acts_on = "elements"
 
-    def _slots(self, weight: Any, index: Any) -> Any:
-        return momentum_slots(self, weight)
+    def slots(self, like: Like) -> MomentumSlots | tuple[()]:
+        return momentum_slots(self, like)
 
-    def _made_with(self, slots: Any) -> Any:
-        return made_without(self, slots)
-
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         if not slots:
-            decay = rates.lr * (rates.wd + self.wd_lh)
-            return (1 - decay) * weight - rates.lr * sign(grad), ()
+            kept = 1 - rates.lr * (rates.wd + self.wd_lh)
+            return kept * weight - rates.lr * sign(grad), ()
         fresh = 1 - self.momentum
-        mom = self.momentum * slots.mom - fresh * rates.wd * weight
+        mom = self.momentum * slots.mom - decay(rates.wd, fresh, weight)
         if self.clip_gradient is None:
             mom = mom - fresh * self.rescale_grad * grad
         else:
             mom = mom - fresh * clip(self.rescale_grad * grad, self.clip_gradient)
         new = (1 - rates.lr * self.wd_lh) * weight + rates.lr * sign(mom)
-        new, mom = together(new, mom)
         return new, MomentumSlots(mom)

@@ -4,30 +4,30 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.numeric import zeros_like
+from jaxmxopt._core.algorithm import OptimizerDef
+from jaxmxopt._core.slots import Like
 
 __all__ = ["Test"]
 
 
 class TestSlots(NamedTuple):
-    """The weight after the last update."""
+    """Weight after the last update."""
 
     weight: jax.Array
 
 
 class Test(OptimizerDef):
-    r"""The optimizer that MXNet's own tests use: adds the gradient.
+    r"""Optimizer of MXNet's own tests: adds the gradient.
 
     .. math::
 
         w = w + \mathrm{rescale\_grad}\, g
 
-    Learning rate, decay and clipping have no effect. 2.x subtracts
+    Learning rate, decay and clipping have no effect. MXNet 2.x subtracts
     :math:`\eta (\mathrm{rescale\_grad}\, g + \mathrm{wd}\,w)` instead.
 
     Slot `weight`, a copy of the weight after its last update, has the shape and dtype of the
-    weight (float32 beside a master); at first it is 0.
+    weight (float32 beside a master) and begins at 0.
 
     References:
         MXNet: `mxnet.optimizer.Test`.
@@ -40,14 +40,14 @@ class Test(OptimizerDef):
         [1.5 1.5]
     """
 
-    # Not a test, whatever its name begins with.
+    # pytest would collect the class for its name.
     __test__ = False
 
-    _slot_types = (TestSlots,)
+    acts_on = "elements"
 
-    def _slots(self, weight: Any, index: Any) -> TestSlots:
-        return TestSlots(zeros_like(weight))
+    def slots(self, like: Like) -> TestSlots:
+        return TestSlots(like.zeros())
 
-    def _rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+    def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         new = weight + grad * self.rescale_grad
         return new, TestSlots(new)

@@ -6,24 +6,23 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
-from jaxmxopt._cli.inspect import is_ours, is_params
-from jaxmxopt._cli.progress import Progress, read_whole
+from jaxmxopt._cli.inspect import Progress, is_ours, is_params, read_whole
 from jaxmxopt._core.sparse import RowSparse
-from jaxmxopt._files import npz as _npz
-from jaxmxopt._files.atomic import replacing
-from jaxmxopt._files.records import from_record
-from jaxmxopt._files.tree_file import Arrays, contents
-from jaxmxopt._files.zip import FileError
-from jaxmxopt._mxnet.owned import owned
+from jaxmxopt._files import archive
+from jaxmxopt._files.codec import Decoder
+from jaxmxopt._files.files import naming, replacing
+from jaxmxopt._files.tree import Arrays, contents
 from jaxmxopt._mxnet.params import read_params
 from jaxmxopt._mxnet.states import read_states
 from jaxmxopt._stateful import mxnet_files as mxnet_files
-from jaxmxopt._stateful.from_mxnet import restored as restored_from_mxnet
+from jaxmxopt._stateful.mxnet_optimizers import owned
+from jaxmxopt._stateful.mxnet_optimizers import restored as restored_from_mxnet
 from jaxmxopt._stateful.optimizer import Optimizer
+from jaxmxopt._stateful.saved_states import restored, updater_contents
 from jaxmxopt._stateful.updater import Updater
-from jaxmxopt._stateful.updater_file import restored, updater_contents
 
 __all__ = ["convert", "optimizer_said"]
 
@@ -50,19 +49,15 @@ def convert(source: str, target: str, optimizer: str | None, force: bool) -> str
     with open(source, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if is_ours(file):
-            try:
-                return f"{target}: {_to_mxnet(_npz.Reader(file), size, target, optimizer)}"
-            except FileError as error:
-                raise ValueError(f"{source}: {error}") from None
+            with naming(source):
+                return f"{target}: {_to_mxnet(archive.Reader(file), size, target, optimizer)}"
         data = read_whole(file, size, "reading")
-    try:
+    with naming(source):
         return f"{target}: {_to_ours(data, target, optimizer)}"
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from None
 
 
 def optimizer_said(text: str) -> Optimizer:
-    """The optimizer that a text such as `"sgd,momentum=0.9"` says."""
+    """Returns the optimizer that a text such as `"sgd,momentum=0.9"` says."""
     name, *pairs = text.split(",")
     arguments: dict[str, Any] = {}
     for pair in pairs:
@@ -106,52 +101,41 @@ def _to_ours(data: bytes, target: str, optimizer: str | None) -> str:
     return _of_states(states, made, dump)
 
 
-def _to_mxnet(reader: _npz.Reader, size: int, target: str, optimizer: str | None) -> str:
+def _to_mxnet(reader: archive.Reader, size: int, target: str, optimizer: str | None) -> str:
     if reader.header.get("kind") == "updater":
         return _states_to_mxnet(reader, target, optimizer)
-    nodes = reader.mapping("nodes")
-    other = [name for name, node in nodes.items() if not _is_row_sparse(node)]
-    other += [*reader.mapping("values"), *reader.mapping("keys")]
+    leaves, slots = reader.header.get("leaves"), reader.header.get("slots")
+    if not isinstance(leaves, dict) or not isinstance(slots, dict):
+        raise ValueError("is damaged: leaves or slots in its header.")
+    other = [*slots, *(name for name, record in leaves.items() if not _is_array(record))]
     if other:
-        raise FileError(
+        raise ValueError(
             f"must hold arrays alone to become MXNet's .params, got {other[0] or 'a State'!r}; "
             "to become .states it must be of an Updater or a Trainer."
         )
     params: dict[str, Any] = {}
     with Progress("reading", size) as progress:
-        for name in reader.arrays:
-            array = reader.array(name)
-            owner, _, part = name.rpartition("/")
-            if owner in nodes:
-                params.setdefault(owner, {})[part] = array
-            else:
-                params[name] = array
-            progress.add(array.nbytes)
-    for name, node in nodes.items():
-        params[name] = _row_sparse(params.get(name), node)
+        for name, record in leaves.items():
+            params[name] = Decoder(reader.array).decode(record, name)
+            progress.add(sum(leaf.nbytes for leaf in jax.tree.leaves(params[name])))
     unnamed = reader.header.get("unnamed") is True
     mxnet_files.save_params(target, list(params.values()) if unnamed else params)
     return f"{len(params)} arrays"
 
 
-def _is_row_sparse(node: Any) -> bool:
-    return isinstance(node, dict) and node.get("kind") == "RowSparse" and "shape" in node
+def _is_array(record: Any) -> bool:
+    """True if a record is of an array that is not of random keys, or of a `RowSparse`."""
+    is_array = isinstance(record, dict) and "array" in record and "key" not in record
+    return is_array or (isinstance(record, dict) and record.get("class") == "RowSparse")
 
 
-def _row_sparse(parts: Any, node: dict[str, Any]) -> RowSparse:
-    try:
-        return RowSparse(shape=node["shape"], **parts)
-    except (TypeError, ValueError) as error:
-        raise FileError(f"is damaged: {error}") from None
-
-
-def _states_to_mxnet(reader: _npz.Reader, target: str, optimizer: str | None) -> str:
+def _states_to_mxnet(reader: archive.Reader, target: str, optimizer: str | None) -> str:
     dumped = reader.header.get("definition") is not None
     _refuse_both(optimizer, dumped)
     if dumped:
-        given = from_record(reader.header["definition"], "the optimizer")
+        given = Decoder(reader.leaf).decode(reader.header["definition"], "the optimizer")
     elif optimizer is None:
-        raise FileError("holds no optimizer; say of which with --optimizer.")
+        raise ValueError("holds no optimizer; say of which with --optimizer.")
     else:
         given = optimizer_said(optimizer)
     made = restored(reader, Optimizer.create_optimizer(given), {})
@@ -171,7 +155,7 @@ def _refuse_both(optimizer: str | None, told: bool) -> None:
 
 
 def _of_states(states: Any, optimizer: Optimizer, dumped: bool) -> str:
-    name = type(optimizer._algorithm).__name__
+    name = type(optimizer._definition).__name__
     updates = _number_of(optimizer.num_update, "update")
     age = f"after {updates}" if dumped else "without its hyperparameters"
     return f"{_number_of(len(states), 'state')} of {name} {age}"
@@ -183,7 +167,7 @@ def _number_of(count: int, what: str) -> str:
 
 def _write(target: str, header: dict[str, Any], arrays: Arrays, size: int) -> None:
     with replacing(target) as file, Progress("writing", size) as progress:
-        _npz.write(file, header, _counted(arrays, progress))
+        archive.write(file, header, _counted(arrays, progress))
 
 
 def _counted(arrays: Arrays, progress: Progress) -> Iterator[tuple[str, np.ndarray]]:

@@ -1,26 +1,98 @@
-"""What a file of states or weights holds, for people to read: ours and MXNet's."""
+"""What is in a file, and what is in an installation."""
 
-import contextlib
+import importlib.metadata
 import os
-from collections.abc import Generator, Iterator
-from typing import Any, BinaryIO, NamedTuple
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 import jax
 import numpy as np
 
-from jaxmxopt._cli.progress import Progress, read_whole
+from jaxmxopt._core import __version__
 from jaxmxopt._core.config import Config
-from jaxmxopt._core.paths import path_name
+from jaxmxopt._core.names import path_name
 from jaxmxopt._core.sparse import RowSparse
-from jaxmxopt._files import npz as _npz
-from jaxmxopt._files.records import from_record
-from jaxmxopt._files.zip import FileError
+from jaxmxopt._files.archive import Reader
+from jaxmxopt._files.codec import Decoder, arrays_in
+from jaxmxopt._files.files import naming
 from jaxmxopt._mxnet.ndarray import CSR
 from jaxmxopt._mxnet.params import read_params
 from jaxmxopt._mxnet.record import MXNetRecord
 from jaxmxopt._mxnet.states import read_states
 
-__all__ = ["Item", "Summary", "is_ours", "lines", "printable", "summary"]
+__all__ = [
+    "Item",
+    "Progress",
+    "Summary",
+    "info",
+    "is_ours",
+    "lines",
+    "printable",
+    "read_whole",
+    "summary",
+]
+
+# Less than this is done before one has read the bar.
+LARGE = 64 * 2**20
+_WIDTH = 30
+_SECONDS_BETWEEN = 0.1
+
+
+class Progress:
+    """Shows how many bytes of a total are done, on a terminal alone, and only for many.
+
+    Args:
+        label: what is being done.
+        total: in bytes.
+        stream: where to show it; standard error by default.
+    """
+
+    def __init__(self, label: str, total: int, stream: TextIO | None = None) -> None:
+        self._label, self._total = label, total
+        self._stream = sys.stderr if stream is None else stream
+        self._shown = total >= LARGE and self._stream.isatty()
+        self._done, self._last = 0, 0.0
+
+    def add(self, count: int) -> None:
+        """Counts further bytes."""
+        self._done += count
+        now = time.monotonic()
+        if self._shown and now - self._last >= _SECONDS_BETWEEN:
+            self._last = now
+            share = min(self._done / self._total, 1.0)
+            bar = "█" * round(share * _WIDTH)
+            text = f"\r{self._label} {bar:·<{_WIDTH}} {share:4.0%} of {self._total / 1e6:,.0f} MB"
+            self._stream.write(text)
+            self._stream.flush()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._shown and self._last:
+            # Clears the line.
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+
+def read_whole(file: BinaryIO, size: int, label: str) -> bytes:
+    """Reads a file of a known size under a bar."""
+    data = bytearray()
+    with Progress(label, size) as progress:
+        while part := file.read(16 * 2**20):
+            data += part
+            progress.add(len(part))
+    return bytes(data)
+
 
 _CHUNK = 2**20
 
@@ -43,7 +115,7 @@ class Summary(NamedTuple):
 
 
 def lines(path: str) -> Iterator[str]:
-    """What to print of a file.
+    """Returns what to print of a file.
 
     Raises:
         ValueError: it is of no kind known here, or damaged.
@@ -52,7 +124,7 @@ def lines(path: str) -> Iterator[str]:
     size = os.stat(path).st_size
     with open(path, "rb") as file:
         facts, items = summary(path, file, size)
-        with _named(path):
+        with naming(path):
             rows = [Item(*map(printable, item)) for item in items]
     facts = [(printable(name), printable(text)) for name, text in facts]
     width = max(len(name) for name, _ in facts)
@@ -73,12 +145,12 @@ def lines(path: str) -> Iterator[str]:
 
 
 def printable(text: str) -> str:
-    """A text of a file's without what a terminal would obey."""
+    """Returns a text of a file's without what a terminal would obey."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def is_ours(file: BinaryIO) -> bool:
-    """Whether a file says that it is one of ours, right or damaged."""
+    """True if a file says that it is one of ours, right or damaged."""
     file.seek(0)
     start = file.read(4)
     end = max(file.seek(0, os.SEEK_END) - 2**16, 0)
@@ -97,8 +169,8 @@ def summary(path: str, file: BinaryIO, size: int) -> Summary:
         size: of the file in bytes.
     """
     if is_ours(file):
-        with _named(path):
-            return _of_ours(_npz.Reader(file), size)
+        with naming(path):
+            return _of_ours(Reader(file), size)
     data = read_whole(file, size, "reading")
     try:
         return _of_mxnet(data)
@@ -106,17 +178,8 @@ def summary(path: str, file: BinaryIO, size: int) -> Summary:
         raise ValueError(f"{path}: is no file of jaxmxopt or MXNet, or damaged: {error}") from None
 
 
-@contextlib.contextmanager
-def _named(path: str) -> Generator[None]:
-    """Adds to an error which file it was."""
-    try:
-        yield
-    except FileError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
 def is_params(data: bytes) -> bool:
-    """Whether a file of MXNet begins as one of arrays does, not as a pickle of states."""
+    """True if a file of MXNet begins as one of arrays does, not as a pickle of states."""
     return data.startswith((b"PK", b"\x93NUMPY", b"\x12\x01\0\0\0\0\0\0"))
 
 
@@ -133,7 +196,7 @@ def _of_mxnet(data: bytes) -> Summary:
     return Summary(facts, _items(found.states))
 
 
-def _of_ours(reader: _npz.Reader, size: int) -> Summary:
+def _of_ours(reader: Reader, size: int) -> Summary:
     header = reader.header
     kind = {"tree": "a tree", "updater": "an Updater or Trainer"}.get(str(header.get("kind")), "?")
     facts = [
@@ -141,23 +204,24 @@ def _of_ours(reader: _npz.Reader, size: int) -> Summary:
         ("optimizer", str(header.get("algorithm") or "not recorded")),
     ]
     if header.get("definition") is not None:
-        facts += [(f"  {key}", text) for key, text in _hyperparameters(header["definition"])]
+        said = _hyperparameters(header["definition"], reader)
+        facts += [(f"  {key}", text) for key, text in said]
     if (counts := header.get("counts")) is not None:
-        counted = from_record(counts, "counts")
+        counted = Decoder(reader.leaf).decode(counts, "counts")
         if not isinstance(counted, dict):
-            raise FileError("is damaged: counts.")
+            raise ValueError("is damaged: counts.")
         facts.append(("updates", str(counted.get("num_update", "?"))))
     return Summary(facts, _items_of_ours(reader, size))
 
 
-def _hyperparameters(record: Any) -> Iterator[tuple[str, str]]:
+def _hyperparameters(record: Any, reader: Reader) -> Iterator[tuple[str, str]]:
     fields = record.get("fields", {}) if isinstance(record, dict) else None
     if not isinstance(fields, dict):
-        raise FileError("is damaged: the optimizer.")
+        raise ValueError("is damaged: the optimizer.")
     for key, value in fields.items():
         try:
-            said = from_record(value, key)
-        except FileError:
+            said = Decoder(reader.array).decode(value, key)
+        except ValueError:
             # A function, or a class of somebody's own.
             said = value
         if said is not None:
@@ -178,22 +242,26 @@ def _short(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 
-def _items_of_ours(reader: _npz.Reader, size: int) -> Iterator[Item]:
-    values, keys = reader.mapping("values"), reader.mapping("keys")
+def _items_of_ours(reader: Reader, size: int) -> Iterator[Item]:
+    kept = [reader.header.get(part) for part in ("leaves", "states", "more")]
+    values = {} if kept[0] is None else kept[0]
+    if not isinstance(values, dict):
+        raise ValueError("is damaged: leaves in its header.")
     with Progress("reading", size) as progress:
-        for name, record in reader.arrays.items():
-            array = reader.array(name)
-            if name in keys:
-                yield Item(name, str(tuple(record["shape"][:-1])), f"key<{keys[name]}>", "", "")
+        for record in arrays_in(kept):
+            array, name = reader.array(record), record["array"]
+            if "key" in record:
+                yield Item(name, str(array.shape[:-1]), f"key<{record['key']}>", "", "")
             else:
                 yield _item(name, array)
             progress.add(array.nbytes)
     for name, value in values.items():
-        yield Item(name, "", type(value).__name__, _short(value), "")
+        if not isinstance(value, dict):
+            yield Item(name, "", type(value).__name__, _short(value), "")
 
 
 def _items(tree: Any) -> Iterator[Item]:
-    """The leaves of what MXNet saved."""
+    """Returns the leaves of what MXNet saved."""
     special = (RowSparse, CSR, type(None))
     is_leaf = lambda node: isinstance(node, special)  # noqa: E731
     # An index may be a number or a name, which do not sort together.
@@ -228,3 +296,42 @@ def _item(
     bad = ", ".join(f"{count} {what}" for count, what in ((nan, "NaN"), (inf, "inf")) if count)
     shown = array.shape if shape is None else shape
     return Item(name, f"{shown}{form}", array.dtype.name, f"{np.sqrt(squares):.6g}", bad or "0")
+
+
+# The extras of pyproject.toml that change what works.
+_EXTRAS = ("optax", "flax", "equinox", "orbax-checkpoint", "torch")
+
+
+def info() -> Iterator[str]:
+    """Returns the lines to print: versions, devices, settings, and what else is installed."""
+    facts = {
+        "jaxmxopt": __version__,
+        "jax": jax.__version__,
+        "jaxlib": _version("jaxlib"),
+        "numpy": np.__version__,
+        "Python": f"{platform.python_version()} ({platform.python_implementation()})",
+        "platform": platform.platform(),
+        "devices": _devices(),
+        "64-bit types": "on" if jax.config.read("jax_enable_x64") else "off",
+        **{f"extra {name}": _version(name) for name in _EXTRAS},
+    }
+    width = max(map(len, facts))
+    return (f"{name:<{width}}  {said}" for name, said in facts.items())
+
+
+def _devices() -> str:
+    try:
+        devices = jax.devices()
+    except RuntimeError as error:
+        # A report about a broken installation must be possible too.
+        return f"none: {error}"
+    kinds = [device.device_kind for device in devices]
+    counts = ", ".join(f"{kinds.count(kind)} x {kind}" for kind in dict.fromkeys(kinds))
+    return f"{counts} ({jax.default_backend()})"
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -3,10 +3,7 @@
 The checks look at shapes and dtypes alone and run while tracing, so calls do not pay for them.
 """
 
-import functools
-import types
-import typing
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -14,8 +11,11 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxmxopt._core.layout import Packed
+from jaxmxopt._core.names import Tree, path_name
 from jaxmxopt._core.numeric import compute_dtype
-from jaxmxopt._core.sparse import RowSparse
+from jaxmxopt._core.slots import NUMBERS, Like, forms
+from jaxmxopt._core.sparse import RowSparse, is_row_sparse
+from jaxmxopt._core.state import State
 
 __all__ = [
     "MismatchError",
@@ -23,16 +23,16 @@ __all__ = [
     "check_array",
     "check_arrays",
     "check_count",
-    "check_form",
-    "check_grad",
+    "check_grads",
     "check_names",
     "check_numbers",
     "check_packed",
+    "check_pair",
+    "check_rate",
     "check_ruled",
+    "check_state",
     "check_where",
     "explained",
-    "not_an_array",
-    "slots_by_shape",
     "unusable",
 ]
 
@@ -135,51 +135,54 @@ def check_grad(grad: Any, index: Hashable = None) -> None:
 def check_ruled(given: Any, weight: Any, slots: Any) -> tuple[Any, Any]:
     """What a rule gives must be a weight and slots like those it was given."""
     if not isinstance(given, tuple) or len(given) != 2:
-        raise WrongKindError(f"_rule must return (weight, slots), got {type(given).__name__}.")
+        raise WrongKindError(f"rule must return (weight, slots), got {type(given).__name__}.")
     if jnp.shape(given[0]) != weight.shape:
         raise MismatchError(
-            f"_rule must return a weight of shape {weight.shape}, got {jnp.shape(given[0])}."
+            f"rule must return a weight of shape {weight.shape}, got {jnp.shape(given[0])}."
         )
     made, old = jax.tree.structure(given[1]), jax.tree.structure(slots)
     if made != old:
-        raise MismatchError(f"_rule must return slots like those it was given, {old}, got {made}.")
+        raise MismatchError(f"rule must return slots like those it was given, {old}, got {made}.")
     leaves = zip(jax.tree.leaves_with_path(given[1]), jax.tree.leaves(slots), strict=True)
     for (path, new), before in leaves:
         if jnp.shape(new) != before.shape:
             name = jax.tree_util.keystr(path, simple=True, separator=".")
             raise MismatchError(
-                f"_rule must return slots.{name} of shape {before.shape}, got {jnp.shape(new)}."
+                f"rule must return slots.{name} of shape {before.shape}, got {jnp.shape(new)}."
             )
     return given
 
 
-def not_an_array(**trees: Any) -> WrongKindError | None:
-    """What is wrong with arguments that JAX could not take: the first leaf that is no array."""
-    for what, tree in trees.items():
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+_DONATED = ("weight", "state")
+
+
+def unusable(donated: bool, **trees: Any) -> MismatchError | WrongKindError | None:
+    """Return what is wrong with arguments that JAX could not take, None if nothing is.
+
+    Args:
+        donated: True if `weight` and `state` were given away.
+        **trees: the arguments by name.
+    """
+    places: dict[int, str] = {}
+    # What is given away comes first.
+    for what in sorted(trees, key=lambda name: name not in _DONATED):
+        tree = trees[what]
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_row_sparse)[0]:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
             if not hasattr(leaf, "dtype") and not isinstance(leaf, (bool, int, float, complex)):
-                name = jax.tree_util.keystr(path, simple=True, separator="/")
                 message = f"{what} must be an array, got {type(leaf).__name__}."
                 return WrongKindError(message, name or None)
-    return None
-
-
-def unusable(error: BaseException, **trees: Any) -> MismatchError | None:
-    """Which arrays JAX meant that said of some that they are dead, or donated twice."""
-    said = str(error)
-    dead, twice = "deleted" in said, "donate the same" in said or "previously donated" in said
-    places: dict[int, str] = {}
-    for what, tree in trees.items() if dead or twice else ():
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
             if not isinstance(leaf, jax.Array) or isinstance(leaf, Tracer):
                 continue
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            if dead and leaf.is_deleted():
+            if leaf.is_deleted():
                 message = f"{what} must be alive, got an array that was donated or deleted."
                 return MismatchError(message, name or None)
             here = f"{what} {name!r}" if name else what
-            other = places.setdefault(_memory(leaf), here)
-            if twice and other != here:
+            if what in _DONATED:
+                other = places.setdefault(_memory(leaf), here)
+            else:
+                other = places.get(_memory(leaf), here)
+            if donated and other != here:
                 message = f"{what} must be another array than {other}, which is donated; copy it."
                 return MismatchError(message, name or None)
     return None
@@ -193,14 +196,48 @@ def _memory(array: jax.Array) -> int:
         return id(array)
 
 
-def slots_by_shape(opt: Any) -> Callable[[tuple[int, ...], Any], Any]:
-    """What the slots are for a weight of a shape and dtype; each is traced once."""
+def check_state(state: Any) -> None:
+    """Raise unless a state is a `State` with a count."""
+    if not isinstance(state, State):
+        raise WrongKindError(f"state must be a State, got {type(state).__name__}.")
+    check_count(state.num_update)
 
-    @functools.cache
-    def made(shape: tuple[int, ...], dtype: Any) -> Any:
-        return jax.eval_shape(lambda w: opt._slots(w, 0), jax.ShapeDtypeStruct(shape, dtype))
 
-    return made
+def check_grads(tree: Tree, grads: Any) -> list[Any]:
+    """Return gradients in the order of the weights of a tree; a `RowSparse` is one leaf."""
+    if not tree.whole:
+        if grads is None:
+            raise WrongKindError("grad must be an array, got NoneType.")
+        return [grads]
+    leaves, structure = jax.tree.flatten(grads, is_leaf=is_row_sparse)
+    if structure == tree.structure:
+        return leaves
+    second = grads[1] if type(grads) is tuple and len(grads) == 2 else None
+    if second is not None and jax.tree.structure(second, is_leaf=is_row_sparse) == tree.structure:
+        raise MismatchError(
+            "grads must have the structure of params, got a tuple of 2: jax.value_and_grad gives "
+            "(value, grads)."
+        )
+    paths = jax.tree_util.tree_flatten_with_path(grads, is_leaf=is_row_sparse)[0]
+    given = {path_name(path) for path, _ in paths}
+    missing = [name for name in tree.names if name not in given]
+    extra = sorted(given.difference(map(str, tree.names)))
+    detail = (
+        f"no gradient for {missing[0]!r}"
+        if missing
+        else f"a gradient for {extra[0]!r}, which is no weight"
+        if extra
+        else f"structure {structure}, expected {tree.structure}"
+    )
+    raise MismatchError(f"grads must have the structure of params, got {detail}.")
+
+
+def check_pair(weight: Any, grad: Any, index: Hashable = None) -> None:
+    """Raise unless a weight and its gradient are floating arrays of one shape."""
+    check_array("weight", weight, index)
+    check_grad(grad, index)
+    if weight.shape != grad.shape:
+        raise MismatchError(f"grad has shape {grad.shape}, weight has {weight.shape}.", index)
 
 
 def check_arrays(
@@ -210,21 +247,19 @@ def check_arrays(
     slots: Any,
     master: Any,
     index: Hashable = None,
-    made: Callable[[tuple[int, ...], Any], Any] | None = None,
+    lenient: bool = False,
 ) -> None:
-    """Weight, gradient, slots and master of one update must belong together.
+    """Raise unless weight, gradient, slots and master of one update belong together.
 
-    `made` is the `slots_by_shape` of the algorithm where there are many weights.
+    `lenient` lets slots be absent that a hyperparameter other than 0 would need: its value is not
+    known, as it is being traced.
     """
     if isinstance(slots, Packed):
         raise WrongKindError(
             "state is of a tree of weights; give it to step, or take it apart with state.unpack.",
             index,
         )
-    check_array("weight", weight, index)
-    check_grad(grad, index)
-    if weight.shape != grad.shape:
-        raise MismatchError(f"grad has shape {grad.shape}, weight has {weight.shape}.", index)
+    check_pair(weight, grad, index)
     full = weight
     if master is not None:
         check_array("state.master", master, index)
@@ -235,63 +270,80 @@ def check_arrays(
                 f"{weight.shape} and {wanted}.",
                 index,
             )
-    _check_slots(opt, slots, full, index, made or slots_by_shape(opt))
+    _check_slots(opt, slots, full, index, lenient)
 
 
-def _check_slots(opt: Any, slots: Any, weight: Any, index: Hashable, made: Any) -> None:
-    if type(slots) not in opt._slot_types:
-        expected = " or ".join(kind.__name__ for kind in opt._slot_types)
-        raise WrongKindError(
-            f"state is of another algorithm: slots must be {expected}, got {type(slots).__name__}.",
-            index,
-        )
+def _check_slots(opt: Any, slots: Any, weight: Any, index: Hashable, lenient: bool) -> None:
     try:
-        opt._check_weight(jax.ShapeDtypeStruct(weight.shape, weight.dtype))
+        opt.check_weight(Like(weight.shape, weight.dtype, index))
     except ValueError as error:
         raise MismatchError(str(error), index) from None
-    expected = made(weight.shape, weight.dtype)
-    for name in getattr(slots, "_fields", ()):
-        given, wanted = getattr(slots, name), getattr(expected, name, None)
-        if wanted is None or _absent(slots, name):
-            continue
+    form = _fitting(opt, slots, Like(weight.shape, weight.dtype, index), index, lenient)
+    names = getattr(type(slots), "_fields", ())
+    for path, (said, given) in _by_path(form, slots):
+        name = names[0] if len(names) == 1 and not path else path
         if not hasattr(given, "shape"):
             raise WrongKindError(
                 f"state.slots.{name} must be an array, got {type(given).__name__}.", index
             )
-        if given.shape != wanted.shape:
+        if given.shape != said.shape:
             raise MismatchError(
-                f"state.slots.{name} has shape {given.shape}, expected {wanted.shape} for a "
+                f"state.slots.{name} has shape {given.shape}, expected {said.shape} for a "
                 f"weight of shape {weight.shape}.",
                 index,
             )
-        if not jnp.issubdtype(given.dtype, _kind(wanted.dtype)):
+        if not jnp.issubdtype(given.dtype, _kind(said.dtype)):
             raise WrongKindError(
-                f"state.slots.{name} has dtype {given.dtype}, expected {wanted.dtype}.", index
+                f"state.slots.{name} has dtype {given.dtype}, expected {said.dtype}.", index
             )
 
 
-def check_form(opt: Any, parts: Iterable[Any], names: Any = None) -> None:
-    """Slots must be those that the definition makes, where a hyperparameter decides which.
-
-    A number may be traced where the compiled functions look, so this looks on the host.
-    """
-    field = opt._slots_by
-    if field is None:
-        return
-    for number, slots in enumerate(parts):
-        made = opt._made_with(slots)
-        if made is not None:
-            raise MismatchError(
-                f"state must be made with {field}={getattr(opt, field)!r}, as it is now, got one "
-                f"made with {field}={made!r}; make it anew.",
-                None if names is None else names[number],
-            )
+def _by_path(form: Any, slots: Any) -> list[tuple[str, tuple[Any, Any]]]:
+    paths = jax.tree_util.tree_flatten_with_path(form)[0]
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
+    pairs = zip((said for _, said in paths), jax.tree.leaves(slots), strict=True)
+    return list(zip(names, pairs, strict=True))
 
 
-def _absent(slots: Any, name: str) -> bool:
-    """Whether a slot is None and may be: the momentum of some algorithms where it is 0."""
-    optional = types.NoneType in typing.get_args(type(slots).__annotations__.get(name))
-    return optional and getattr(slots, name) is None
+def _fitting(opt: Any, slots: Any, like: Like, index: Hashable, lenient: bool) -> Any:
+    """Return what the algorithm says of these slots, or raise: they are of something else."""
+    kind, (now, every, none) = jax.tree.structure(slots), forms(opt, like)
+    kinds = [jax.tree.structure(form) for form in (now, every, none)]
+    if kind in kinds[:2]:
+        return now if kind == kinds[0] else every
+    if kind == kinds[2] and lenient:
+        return none
+    if kind == kinds[2]:
+        # Slots that were left out because a number was 0 then.
+        numbers = [n for n in opt._leaf_names if isinstance(getattr(opt, n), NUMBERS)]
+        decisive = [
+            n for n in numbers if jax.tree.structure(opt._with(**{n: 0.0}).slots(like)) != kinds[0]
+        ]
+        raise MismatchError(
+            f"state must be made with {' and '.join(decisive)} as it is now, got one made with "
+            f"{' and '.join(decisive)}=0.0; make it anew.",
+            index,
+        )
+    expected = " or ".join(dict.fromkeys(type(form).__name__ for form in (now, none)))
+    if type(slots) in {type(form) for form in (now, every, none)}:
+        name, value = _first_other(now, slots)
+        raise WrongKindError(
+            f"state.slots.{name} must be {'None' if value is not None else 'an array'}, got "
+            f"{type(value).__name__}.",
+            index,
+        )
+    raise WrongKindError(
+        f"state is of another algorithm: slots must be {expected}, got {type(slots).__name__}.",
+        index,
+    )
+
+
+def _first_other(form: Any, slots: Any) -> tuple[str, Any]:
+    """Return name and value of the first slot that is None where the form has one, or else."""
+    names = getattr(type(form), "_fields", range(len(form)))
+    pairs = zip(names, form, slots, strict=False)
+    other = ((str(n), given) for n, said, given in pairs if (said is None) != (given is None))
+    return next(other, ("", slots))
 
 
 def _kind(dtype: Any) -> Any:

@@ -250,11 +250,18 @@ class Config:
     _described: typing.ClassVar[Mapping[str, _Field]] = {}
     _leaf_names: typing.ClassVar[tuple[str, ...]] = ()
     _static_names: typing.ClassVar[tuple[str, ...]] = ()
+    # False for a class whose objects are opaque to JAX: part of the structure, without leaves.
+    _is_value: typing.ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name, value in vars(cls).items():
             if name.startswith("_") or name in vars(cls).get("__annotations__", {}):
+                continue
+            if any(name in vars(base).get("__annotations__", {}) for base in cls.__mro__[1:]) and (
+                name not in cls._described
+            ):
+                # A base has declared it a class variable.
                 continue
             kinds = (types.FunctionType, property, classmethod, staticmethod, type)
             if not isinstance(value, (*kinds, functools.cached_property)):

@@ -1,66 +1,92 @@
-"""How a rule runs: precision, skipping, rows, groups. All of it once, around every rule.
+"""How a rule runs: precision, masters, rows, many weights. All of it once, around every rule.
 
-A rule sees one weight in compute precision, its gradient, its slots and the rates of this
-update, and returns the new weight and slots.
+A rule sees one weight in compute precision, its gradient, its slots and the rates of this update,
+and returns the new weight and slots.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.sharding import AxisType, reshard
 
 from jaxmxopt._core.checks import check_ruled
-from jaxmxopt._core.in_place import apart
-from jaxmxopt._core.layout import SMALL, stack, unstack
+from jaxmxopt._core.layout import Packed, stack, unstack
+from jaxmxopt._core.names import Tree
 from jaxmxopt._core.numeric import compute_dtype, on_cpu
-from jaxmxopt._core.one_kernel import in_one_kernel
-from jaxmxopt._core.one_loop import is_known, needs_all
-from jaxmxopt._core.opaque import opaque
-from jaxmxopt._core.rates import RatesByRow
+from jaxmxopt._core.rates import RatesOf, opened
 from jaxmxopt._core.rows import change_rows
-from jaxmxopt._core.short_loop import LONGEST, Loop, in_short_loops
+from jaxmxopt._core.slots import Slot, described
 from jaxmxopt._core.sparse import RowSparse
-from jaxmxopt._core.zero import as_arrays, called
 
 __all__ = [
-    "Member",
+    "Given",
     "Rule",
-    "are_small",
+    "advance",
     "in_precision",
-    "update_group",
-    "update_one",
-    "update_small",
-    "update_weight",
+    "not_inlined",
 ]
 
-# An innermost axis shorter than this is not vectorised.
+
+def not_inlined(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """Compile a function whose calls are not inlined, so that XLA fuses nothing across them.
+
+    Args:
+        function: what is called; calls inside the function are inlined as ever.
+        **options: those of `jax.jit`.
+    """
+
+    @functools.wraps(function)
+    def inside(*args: Any, **kwargs: Any) -> Any:
+        with set_xla_metadata(inlineable="true"):
+            return function(*args, **kwargs)
+
+    jitted = jax.jit(inside, **options)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with set_xla_metadata(inlineable="false"):
+            return jitted(*args, **kwargs)
+
+    return call
+
+
+# XLA's CPU loops do not vectorise an innermost axis that is shorter.
 VECTORISED = 16
 # How many rows of a stack are taken apart by one call.
 TOGETHER = 10
 
+Rule = Callable[[Any, Any, Any, Any, Any], Any]
 
-class Rule(Protocol):
-    """What the engine asks of an algorithm."""
 
-    lazy_update: bool
-    _rowwise: bool
+class Given(NamedTuple):
+    """What an update is given beside weights and their state.
 
-    def _idle(self, rates: Any) -> jax.Array | None: ...
+    Attributes:
+        grads: of every weight an array or a `RowSparse`; None leaves a weight as it is.
+        factors: numbers that multiply every gradient before anything else does.
+        lenient: True if hyperparameters that decide which slots there are may be 0: they are being
+            traced by the caller.
+    """
 
-    def _adapt(self, rates: Any, weight: jax.Array, grad: jax.Array) -> Any: ...
+    grads: Sequence[Any]
+    factors: tuple[Any, ...] = ()
+    lenient: bool = False
 
-    def _rule(self, rates: Any, weight: jax.Array, grad: jax.Array, slots: Any) -> Any: ...
-
-    def _row_rule(self, rates: Any, weight: jax.Array, grad: jax.Array, slots: Any) -> Any: ...
+    def part(self, numbers: Sequence[int]) -> "Given":
+        """Return what some of the weights are given."""
+        return self._replace(grads=[self.grads[n] for n in numbers])
 
 
 def in_precision(tree: Any, dtype: Any) -> Any:
-    """Rounds every floating leaf to a dtype; counts and keys stay."""
+    """Round every floating leaf to a dtype; counts, keys and Python's numbers stay."""
 
     def cast(leaf: Any) -> Any:
+        if isinstance(leaf, float):
+            return leaf
         leaf = jnp.asarray(leaf)
         return lax.convert_element_type(leaf, dtype) if _floating(leaf) else leaf
 
@@ -71,204 +97,250 @@ def _floating(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
-def update_weight(
+def advance(
+    opt: Any,
+    rates: RatesOf,
+    tree: Tree,
+    slots: Packed,
+    masters: Packed,
+    given: Given,
+    row_rule: Rule | None = None,
+) -> tuple[list[Any], Packed, Packed]:
+    """Update all weights of a tree: the one function through which every update goes.
+
+    Args:
+        opt: the algorithm, its numbers traced, without schedule and tables.
+        rates: of its weights.
+        tree: the weights, as stored, of any floating dtypes.
+        slots: the algorithm's slots, laid out for these weights, as stored.
+        masters: the weights in full precision, or None, laid out likewise.
+        given: the gradients.
+        row_rule: what takes the place of the rule for row-sparse gradients.
+
+    Returns:
+        The new weights, slots and masters, in the dtypes of the old ones.
+    """
+    new: list[Any] = list(tree.leaves)
+    new_slots: list[Any] = []
+    new_masters: list[Any] = []
+    for members, *state in zip(slots.layout.groups, slots.groups, masters.groups, strict=True):
+        adapts = [opt._adapts_to(tree.names[n]) for n in members]
+        weights, grads = [tree.leaves[n] for n in members], [given.grads[n] for n in members]
+        rate = rates.of(members, compute_dtype(weights[0].dtype))
+        group = _Group(opt, rate, weights, grads, given.factors, adapts, row_rule)
+        updated, group_slots, group_masters = group.advance(*state)
+        for number, weight in zip(members, updated, strict=True):
+            new[number] = weight
+        new_slots.append(group_slots)
+        new_masters.append(group_masters)
+    layout = slots.layout
+    return new, Packed(tuple(new_slots), layout), Packed(tuple(new_masters), layout)
+
+
+class _Group(NamedTuple):
+    """The weights whose slots share arrays, and what an update of them is given."""
+
+    opt: Any
+    rates: tuple[Any, int | None]
+    weights: list[Any]
+    grads: list[Any]
+    factors: tuple[Any, ...]
+    adapts: list[bool]
+    row_rule: Rule | None
+
+    def advance(self, slots: Any, masters: Any) -> tuple[list[Any], Any, Any]:
+        """Return the new weights, slots and masters."""
+        count = len(self.weights)
+        if all(grad is None for grad in self.grads):
+            return self.weights, slots, masters
+        if count == 1:
+            new, slots, masters = self._one(0, self.rates[0], slots, masters)
+            return [new], slots, masters
+        alike = len(set(self.adapts)) == 1
+        if not alike or any(grad is None or isinstance(grad, RowSparse) for grad in self.grads):
+            return self._each(slots, masters)
+        return self._together(slots, masters)
+
+    def _one(self, number: int, rates: Any, slots: Any, master: Any) -> tuple[Any, Any, Any]:
+        if self.grads[number] is None:
+            return self.weights[number], slots, master
+        return _update_one(
+            self.opt,
+            rates,
+            self.weights[number],
+            self.grads[number],
+            slots,
+            master,
+            self.factors,
+            adapts=self.adapts[number],
+            row_rule=self.row_rule,
+        )
+
+    def _each(self, slots: Any, masters: Any) -> tuple[list[Any], Any, Any]:
+        """Update the weights one by one: their gradients are of several kinds."""
+        count, (rates, axis) = len(self.weights), self.rates
+        own = [rates] * count if axis is None else unstack(rates, count)
+        parts = zip(range(count), own, unstack(slots, count), unstack(masters, count), strict=True)
+        new, new_slots, new_masters = zip(*(self._one(*part) for part in parts), strict=True)
+        return list(new), stack(new_slots), stack(new_masters)
+
+    def _together(self, slots: Any, masters: Any) -> tuple[list[Any], Any, Any]:
+        """Update weights of one shape as one: the rule is mapped over the leading axis."""
+        rates, axis = self.rates
+        dtype = compute_dtype(self.weights[0].dtype)
+        update = functools.partial(_update_weight, adapts=self.adapts[0], row_rule=None)
+        mapped = jax.vmap(update, in_axes=(None, axis, 0, 0, 0, 0, None))
+        # Cast first: the gradients of a group may differ in dtype.
+        grads = stack([grad.astype(dtype) for grad in self.grads])
+        weights = stack(self.weights)
+        new, slots, masters = mapped(self.opt, rates, weights, grads, slots, masters, self.factors)
+        return _rows_of(new, len(self.weights)), slots, masters
+
+
+def _update_weight(
     opt: Any,
     rates: Any,
     weight: Any,
     grad: Any,
     slots: Any,
     master: Any,
-    ok: Any,
+    factors: tuple[Any, ...],
+    *,
     adapts: bool,
-    kept: bool = False,
+    row_rule: Rule | None,
 ) -> tuple[Any, Any, Any]:
-    """One update of one weight.
-
-    Args:
-        opt: the algorithm, its numbers traced.
-        rates: its `Rates`.
-        weight: as stored, of any floating dtype.
-        grad: an array or a `RowSparse`.
-        slots: the algorithm's slots, as stored.
-        master: the weight in full precision, or None.
-        ok: scalar bool, False to leave everything as it is; None for always.
-        adapts: whether rates that depend on the whole weight (LARS) apply to this one.
-        kept: whether the program needs all that is returned and knows nothing of what is given,
-            so that results may share loops.
-
-    Returns:
-        The new weight, slots and master, in the dtypes of the old ones.
-    """
+    """Update one weight; arguments are as of `advance`, for one weight."""
     dtype = compute_dtype(weight.dtype)
-    opt, rates = in_precision(opt, dtype), in_precision(rates, dtype)
-    idle = opt._idle(rates)
-    if idle is not None:
-        ok = ~idle if ok is None else ok & ~idle
-    rule = opt._rule
+    opt, rates = in_precision(opened(opt), dtype), in_precision(opened(rates), dtype)
+    grad = grad.astype(dtype)
+    for factor in factors:
+        grad = grad * lax.convert_element_type(factor, dtype)
+    rule = opt.rule
     if isinstance(grad, RowSparse):
-        if opt.lazy_update and opt._rowwise and grad.shape[0] > 0:
-            return _update_rows(opt, rates, weight, grad, slots, master, ok, adapts)
-        rule, grad = opt._row_rule, grad.astype(dtype).todense()
-    shares = kept and is_known(rule)
+        rule = rule if row_rule is None else functools.partial(row_rule, opt)
+        if opt.lazy_update and opt.acts_on != "whole" and grad.shape[0] > 0:
+            return _update_rows(opt, rule, rates, weight, grad, slots, master, adapts)
+        grad = grad.todense()
+    full = weight.astype(dtype)
+    if adapts:
+        rates = opt.adapt(rates, full, grad)
+    full = full if master is None else master
+    # Divided slots: each device computes its part alone.
+    said = _said(opt, weight, master, slots)
+    part = next((leaf for slot, leaf in said if _is_like(slot, weight)), full)
+    full, grad = _laid_out(full, part), _laid_out(grad, part)
+    old = in_precision(slots, dtype)
+    new, new_slots = check_ruled(rule(rates, full, grad, old), full, old)
+    rounded = _laid_out(new.astype(weight.dtype), weight)
+    return rounded, _stored(slots, new_slots), None if master is None else _laid_out(new, master)
 
-    def updated(weight: Any, grad: Any, slots: Any, master: Any) -> tuple[Any, Any, Any]:
-        grad, full = grad.astype(dtype), weight.astype(dtype)
-        final = called(opt._adapt, rates, dtype, full, grad) if adapts else rates
-        full = full if master is None else master
-        # Divided slots: each device computes its part alone.
-        part = next((s for s in jax.tree.leaves(slots) if s.shape == full.shape), full)
-        full, grad = _laid_out(full, part), _laid_out(grad, part)
-        old = in_precision(slots, dtype)
-        # From here on no result of the rule may be dropped: see `together`.
-        with needs_all(shares):
-            new, new_slots = check_ruled(called(rule, final, dtype, full, grad, old), full, old)
-        new_slots = _stored(slots, new_slots, None)
-        rounded = _laid_out(new.astype(weight.dtype), weight)
-        return rounded, new_slots, None if master is None else _laid_out(new, master)
 
-    if ok is None:
-        return updated(weight, grad, slots, master)
-    # A selection at the end would have XLA compute the weight from the old slots, and copy them.
-    return lax.cond(ok, updated, lambda w, g, s, m: (w, s, m), weight, grad, slots, master)
+def _said(opt: Any, weight: Any, master: Any, slots: Any) -> list[tuple[Slot, Any]]:
+    """Return what the algorithm says of each slot, with the slot."""
+    form = described(opt, weight if master is None else master, slots)
+    return list(zip(jax.tree.leaves(form), jax.tree.leaves(slots), strict=True))
+
+
+def _is_like(slot: Slot, weight: Any) -> bool:
+    """True if a slot has all axes of its weight."""
+    return slot.axes == tuple(range(weight.ndim)) and slot.shape == weight.shape
 
 
 def _laid_out(array: Any, like: Any) -> Any:
-    """Lays an array out as another, where the types say how: on meshes with explicit axes."""
+    """Lay an array out as another, where the types say how: on meshes with explicit axes."""
     wanted = jax.typeof(like).sharding
     if AxisType.Explicit not in wanted.mesh.axis_types or jax.typeof(array).sharding == wanted:
         return array
     return reshard(array, wanted)
 
 
-def _stored(old: Any, new: Any, ok: Any) -> Any:
-    """Rounds to the dtypes of the old values, which stay where `ok` is False."""
+def _stored(old: Any, new: Any) -> Any:
+    """Round to the dtypes of the old values."""
 
     def keep(old: Any, new: Any) -> Any:
-        new = _laid_out(new.astype(old.dtype) if _floating(old) else new, old)
-        return new if ok is None else jnp.where(ok, new, old)
+        return _laid_out(new.astype(old.dtype) if _floating(old) else jnp.asarray(new), old)
 
     return jax.tree.map(keep, old, new)
 
 
 def _update_rows(
     opt: Any,
+    rule: Callable[..., Any],
     rates: Any,
     weight: Any,
     grad: RowSparse,
     slots: Any,
     master: Any,
-    ok: Any,
     adapts: bool,
 ) -> tuple[Any, Any, Any]:
-    """Updates the rows that a gradient holds and reads no others."""
+    """Update the rows that a gradient holds and read no others."""
     dtype, height = compute_dtype(weight.dtype), weight.shape[0]
-    rows = grad.astype(dtype).unique()
+    rows = grad.unique()
     if adapts:
-        rates = called(opt._adapt, rates, dtype, weight.astype(dtype), rows.inside(height))
+        rates = opt.adapt(rates, weight.astype(dtype), rows.inside(height))
+    tree = jax.tree.structure(slots)
+    has_rows = [slot.axes[:1] == (0,) for slot, _ in _said(opt, weight, master, slots)]
 
     def updated(old: Any, values: Any) -> Any:
         weight, slots, master = old
         full = weight.astype(dtype) if master is None else master
         held = in_precision(slots, dtype)
-        ruled = called(opt._row_rule, rates, dtype, full, values, held)
-        new, new_slots = check_ruled(ruled, full, held)
-        return _stored(old, (new, new_slots, None if master is None else new), ok)
+        new, new_slots = check_ruled(rule(rates, full, values, held), full, held)
+        return _stored(old, (new, new_slots, None if master is None else new))
 
-    return change_rows(updated, (weight, slots, master), rows, height)
+    tall = (True, tree.unflatten(has_rows), None if master is None else True)
+    return change_rows(updated, (weight, slots, master), tall, rows, height)
 
 
 # Shared by all weights of one shape, so that tracing and compiling it happens once.
-_update_shared = jax.jit(update_weight, static_argnames=("adapts", "kept"))
-_update_apart = apart(update_weight, static_argnames=("adapts", "kept"))
+_shared = jax.jit(_update_weight, static_argnames=("adapts", "row_rule"))
+_passed_on = not_inlined(lax.optimization_barrier)
 
 
-def are_small(weights: Sequence[Any], grads: Sequence[Any]) -> bool:
-    """Whether `update_small` may be of use: small weights with gradients that are arrays."""
-    dense = not any(grad is None or isinstance(grad, RowSparse) for grad in grads)
-    return dense and sum(weight.size for weight in weights) <= LONGEST
+def _opaque(arrays: Any) -> Any:
+    """Return arrays as they are, by way of a call that XLA neither inlines nor looks into."""
+    # A call of arguments that are constants would be computed while compiling.
+    return _passed_on(lax.optimization_barrier(arrays))
 
 
-class Member(NamedTuple):
-    """A weight of several, and what is its own: see `update_weight`."""
-
-    rates: Any
-    weight: Any
-    grad: Any
-    slots: Any
-    master: Any
-
-
-def update_small(
-    opt: Any, members: Sequence[Member], ok: Any, adapts: Sequence[bool], in_place: bool
-) -> list[tuple[Any, Any, Any]]:
-    """`update_weight` for small weights, all that a program has which is compiled by itself.
-
-    `in_place` says that weights, slots and masters may be written over.
-    """
-
-    def in_loops(opt: Any, members: Sequence[Member], ok: Any) -> list[Any]:
-        def loop(member: Member, adapts: bool) -> Loop:
-            def updated(old: Any, opt: Any, rates: Any, grad: Any, ok: Any) -> Any:
-                weight, slots, master = old
-                return _update_shared(opt, rates, weight, grad, slots, master, ok, adapts=adapts)
-
-            rates, weight, grad, *others = member
-            return Loop(updated, (weight, *others), (opt, rates, grad, ok))
-
-        return in_short_loops(list(map(loop, members, adapts)), in_place)
-
-    def each(opt: Any, members: Sequence[Member], ok: Any) -> list[Any]:
-        pairs = zip(members, adapts, strict=True)
-        return [update_one(opt, *member, ok, adapts=a, own=True) for member, a in pairs]
-
-    return in_one_kernel(in_loops, each, opt, members, ok)
-
-
-def update_one(
+def _update_one(
     opt: Any,
     rates: Any,
     weight: Any,
     grad: Any,
     slots: Any,
     master: Any,
-    ok: Any,
+    factors: tuple[Any, ...],
+    *,
     adapts: bool,
-    own: bool,
+    row_rule: Rule | None,
 ) -> tuple[Any, Any, Any]:
-    """`update_weight` for a weight that shares its arrays with no other."""
+    """Update a weight that shares its arrays with no other."""
+    how = {"adapts": adapts, "row_rule": row_rule}
     shape, merged = weight.shape, _merged(weight)
-    large = merged != shape or weight.size > SMALL
-    if isinstance(grad, RowSparse) or not on_cpu() or not large:
-        return _update_shared(opt, rates, weight, grad, slots, master, ok, adapts=adapts)
+    if isinstance(grad, RowSparse) or opt.acts_on != "elements" or not on_cpu() or merged == shape:
+        return _shared(opt, rates, weight, grad, slots, master, factors, **how)
+    said = _said(opened(opt), weight, master, slots)
+    whole = [_is_like(slot, weight) for slot, _ in said]
+    tree = jax.tree.structure(slots)
 
-    def to(old: tuple[int, ...], new: tuple[int, ...], tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: leaf.reshape(new) if leaf.shape == old else leaf, tree)
+    def to(shape: tuple[int, ...], arrays: Any) -> Any:
+        weight, slots, master = arrays
+        pairs = zip(whole, jax.tree.leaves(slots), strict=True)
+        slots = tree.unflatten([leaf.reshape(shape) if has else leaf for has, leaf in pairs])
+        master = None if master is None else master.reshape(shape)
+        return weight.reshape(shape), slots, master
 
-    # XLA would fuse the reshapes into the arithmetic and lose the donated buffers.
-    weight, grad, slots, master = to(shape, merged, (weight, grad, slots, master))
-    if own or weight.size <= SMALL:
-        # And it would run the first loops of all weights before the second ones, which find
-        # nothing in the caches then and need all temporaries at once.
-        arrays = weight, grad, slots, master
-        updated = _update_apart(opt, rates, *arrays, ok, adapts=adapts, kept=own)
-    else:
-        # In a caller's program a call would keep a large gradient from being fused with what
-        # computes it. Of the others XLA may find nothing out, and he may use what he likes.
-        weight, slots, master = opaque((weight, slots, master))
-        arrays = weight, grad, slots, master
-        kept = not _is_rounded(weight if master is None else master, slots)
-        updated = opaque(_update_shared(opt, rates, *arrays, ok, adapts=adapts, kept=kept))
-    return to(merged, shape, updated)
-
-
-def _is_rounded(weight: Any, slots: Any) -> bool:
-    """Whether results are rounded when they are stored: what shares a loop is stored before."""
-    stored = [leaf for leaf in jax.tree.leaves((weight, slots)) if _floating(leaf)]
-    return any(leaf.dtype != compute_dtype(leaf.dtype) for leaf in stored)
+    # XLA would fuse the reshapes of weight and slots into the arithmetic, and lose the donated
+    # buffers. The gradient stays fused with what computes it.
+    flat, flat_slots, flat_master = _opaque(to(merged, (weight, slots, master)))
+    grad = grad.reshape(merged)
+    new = _shared(opt, rates, flat, grad, flat_slots, flat_master, factors, **how)
+    return to(shape, _opaque(new))
 
 
 def _merged(weight: Any) -> tuple[int, ...]:
-    """The shape in which XLA's CPU loops vectorise: a convolution's short last axes, merged.
+    """Return the shape in which XLA's CPU loops vectorise: a convolution's short last axes merged.
 
     The first axis stays, and axes merge with those before them, so a weight that is sharded
     along its leading axes keeps its shards. Where the type says how it is laid out, it stays so.
@@ -283,61 +355,8 @@ def _merged(weight: Any) -> tuple[int, ...]:
     return (*lead, last)
 
 
-def update_group(
-    opt: Any,
-    rates: Sequence[Any],
-    weights: Sequence[Any],
-    grads: Sequence[Any],
-    slots: Any,
-    master: Any,
-    ok: Any,
-    adapts: Sequence[bool],
-    own: bool,
-) -> tuple[list[Any], Any, Any]:
-    """One update of the weights of a group, whose slots and masters are stacked.
-
-    Weights of one shape run as one: the rule is mapped over the leading axis. Members that
-    differ in kind (a row-sparse gradient among dense ones) run one by one. A weight whose
-    gradient is None stays as it is.
-    """
-    count = len(weights)
-    if all(grad is None for grad in grads):
-        return list(weights), slots, master
-    if count == 1:
-        new, slots, master = update_one(
-            opt, rates[0], weights[0], grads[0], slots, master, ok, adapts[0], own
-        )
-        return [new], slots, master
-    if len(set(adapts)) > 1 or any(grad is None or isinstance(grad, RowSparse) for grad in grads):
-        parts = zip(
-            rates,
-            weights,
-            grads,
-            unstack(slots, count),
-            unstack(master, count),
-            adapts,
-            strict=True,
-        )
-        results = [
-            (w, s, m) if g is None else update_weight(opt, r, w, g, s, m, ok, a)
-            for r, w, g, s, m, a in parts
-        ]
-        new, new_slots, new_masters = zip(*results, strict=True)
-        return list(new), stack(new_slots), stack(new_masters)
-    dtype = compute_dtype(weights[0].dtype)
-    rate, axis = _joined(rates, dtype)
-    mapped = jax.vmap(
-        lambda rate, w, g, s, m: update_weight(opt, rate, w, g, s, m, ok, adapts[0]),
-        in_axes=(axis, 0, 0, 0, 0),
-    )
-    # Cast first: the gradients of a group may differ in dtype.
-    grads = [grad.astype(dtype) for grad in grads]
-    new, slots, master = mapped(rate, stack(weights), stack(grads), slots, master)
-    return _rows(new, count), slots, master
-
-
-def _rows(stacked: jax.Array, count: int) -> list[jax.Array]:
-    """Takes a stack of weights apart.
+def _rows_of(stacked: jax.Array, count: int) -> list[jax.Array]:
+    """Take a stack of weights apart.
 
     A slice at a constant place compiles to a kernel of its own. Some rows at a time at a place
     that is an argument share one, if XLA can neither see the place nor inline the call.
@@ -352,18 +371,6 @@ def _rows(stacked: jax.Array, count: int) -> list[jax.Array]:
     return rows
 
 
-@apart
+@not_inlined
 def _some_rows(stacked: jax.Array, place: jax.Array) -> list[jax.Array]:
     return unstack(lax.dynamic_slice_in_dim(stacked, place, TOGETHER), TOGETHER)
-
-
-def _joined(rates: Sequence[Any], dtype: Any) -> tuple[Any, int | None]:
-    """The rates of a group, and the axis along which they differ."""
-    if isinstance(rates, RatesByRow):
-        return rates.stacked, 0
-    if all(rate is rates[0] for rate in rates):
-        return rates[0], None
-    if len({jax.tree.structure(rate) for rate in rates}) > 1:
-        # Some decay and some do not.
-        rates = [as_arrays(rate, dtype) for rate in rates]
-    return stack([in_precision(rate, dtype) for rate in rates]), 0

@@ -10,8 +10,8 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
+from jaxmxopt._core.names import path_name
 from jaxmxopt._core.numeric import compute_dtype
-from jaxmxopt._core.paths import path_name
 from jaxmxopt._core.sparse import RowSparse, is_row_sparse
 
 __all__ = [

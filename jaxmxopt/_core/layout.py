@@ -60,7 +60,7 @@ class Layout:
         """Whether every leaf has arrays of its own."""
         return len(self.groups) == self.size
 
-    def misfit(self, names: Sequence[str]) -> str | None:
+    def misfit(self, names: Sequence[Any]) -> str | None:
         """What tells other leaves than these from those of the given paths, None if nothing."""
         if self.size != len(names):
             return f"{self.size} weights, params has {len(names)}"
@@ -68,15 +68,25 @@ class Layout:
         other = next(((own, given) for own, given in pairs if own != given), None)
         return None if other is None else f"{other[0]!r} where params has {other[1]!r}"
 
-    def pack(self, per_leaf: Sequence[Any]) -> "Packed":
-        """Stacks what belongs to each leaf, group by group."""
-        return Packed(tuple(stack([per_leaf[i] for i in members]) for members in self.groups), self)
+    def pack(self, per_leaf: Sequence[Any], stacked: Any = None) -> "Packed":
+        """Stack what belongs to each leaf, group by group.
+
+        Args:
+            per_leaf: of every leaf.
+            stacked: takes the place of `stack`.
+        """
+        put = stacked or stack
+        return Packed(tuple(put([per_leaf[i] for i in members]) for members in self.groups), self)
 
 
 def _spread(weight: Any) -> bool:
-    """Whether an array lies on several devices; a traced one tells only by its type."""
+    """True if an array lies on several devices; a traced one tells only by its type."""
     if isinstance(weight, Tracer):
         return not jax.typeof(weight).sharding.mesh.empty
+    if isinstance(weight, jax.ShapeDtypeStruct):
+        found: list[bool] = []
+        jax.eval_shape(lambda traced: found.append(_spread(traced)), weight)
+        return found[0]
     return len(weight.sharding.device_set) > 1 if isinstance(weight, jax.Array) else False
 
 

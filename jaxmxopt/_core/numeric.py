@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 __all__ = [
     "clip",
@@ -19,11 +18,10 @@ __all__ = [
     "norm",
     "on_cpu",
     "one_minus_power",
-    "scalar_like",
+    "real",
     "sign",
     "sqrt",
     "unless",
-    "zeros_like",
 ]
 
 
@@ -50,6 +48,11 @@ def one_minus_power(beta: Any, t: Any) -> Any:
     if isinstance(t, int):
         return 1.0 - beta**t
     return -jnp.expm1(t.astype(beta.dtype) * jnp.log1p(beta - 1))
+
+
+def real(t: Any, like: Any) -> Any:
+    """Return a count as a real number: of the host, or traced in the dtype of a number."""
+    return float(t) if isinstance(t, int) else t.astype(jnp.result_type(like))
 
 
 def sqrt(x: Any) -> Any:
@@ -79,14 +82,20 @@ def clip(x: jax.Array, bound: Any) -> jax.Array:
     return jnp.where(x > bound, bound, jnp.where(x < -bound, -bound, x))
 
 
-def maximum(a: Any, b: Any) -> jax.Array:
+def maximum(a: Any, b: Any) -> Any:
     """Return the larger of two numbers; NaN if one of them is NaN."""
-    return jnp.where((a > b) | (a != a), a, b)
+    return _where((a > b) | (a != a), a, b)
 
 
-def minimum(a: Any, b: Any) -> jax.Array:
+def minimum(a: Any, b: Any) -> Any:
     """Return the smaller of two numbers; NaN if one of them is NaN."""
-    return jnp.where((a < b) | (a != a), a, b)
+    return _where((a < b) | (a != a), a, b)
+
+
+def _where(condition: Any, a: Any, b: Any) -> Any:
+    if isinstance(condition, bool):
+        return a if condition else b
+    return jnp.where(condition, a, b)
 
 
 def sign(x: jax.Array) -> jax.Array:
@@ -94,16 +103,12 @@ def sign(x: jax.Array) -> jax.Array:
     return (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)
 
 
-def divide(a: Any, b: Any, beside: Any = None) -> jax.Array:
-    """Returns `a / b`, rounded once.
+def divide(a: Any, b: Any) -> jax.Array:
+    """Return `a / b`, rounded once.
 
     XLA on a CPU would multiply by a rounded reciprocal where `b` is a scalar or a square root.
-    Where `a` costs more than an addition, `beside` is an array of its shape that is read anyway:
-    what is used several times is stored before.
     """
-    if on_cpu():
-        b = hidden(a if beside is None else beside, b)
-    return a / b
+    return a / (hidden(a, b) if on_cpu() else b)
 
 
 def hidden(by: jax.Array, x: Any) -> jax.Array:
@@ -141,16 +146,3 @@ def norm(x: jax.Array) -> jax.Array:
     squared = jnp.sum(jnp.square(x))
     positive = squared != 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)
-
-
-def zeros_like(weight: jax.Array) -> jax.Array:
-    """A slot of zeros, placed as its weight is."""
-    zeros = jnp.zeros_like(weight)
-    # Under jit the zeros would be a constant, which has no place of its own; compiled, this reads
-    # no weight.
-    return jnp.where(weight == weight, zeros, zeros) if isinstance(weight, Tracer) else zeros
-
-
-def scalar_like(weight: jax.Array, value: float) -> jax.Array:
-    """A slot of one number for a whole weight, never in half precision."""
-    return jnp.full((), value, compute_dtype(weight.dtype))

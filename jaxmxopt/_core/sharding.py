@@ -9,16 +9,16 @@ Both functions give shardings for `jax.jit`, a tree like `opt.init(params)`::
 The update itself is the same everywhere: XLA partitions it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxmxopt._core.layout import Packed
-from jaxmxopt._core.paths import flatten_with_names, path_name
-from jaxmxopt._core.pure import Definition, as_definition
+from jaxmxopt._core.definition import Definition, Maker, as_definition
+from jaxmxopt._core.names import Tree, path_name
+from jaxmxopt._core.slots import Slot, spec_of
 from jaxmxopt._core.state import State
 
 __all__ = ["bytes_per_device", "divided", "like_weights"]
@@ -105,73 +105,66 @@ def bytes_per_device(tree: Any) -> dict[Any, int]:
     return counts
 
 
-def _mapped(call: str, opt: Definition, params: Any, place: Any) -> State:
-    """The state of the weights with a sharding for each array."""
+class _Shardings(Maker):
+    """A sharding in the place of each array of a first state."""
+
+    def __init__(self, mesh: Mesh, place: Callable[..., PartitionSpec]) -> None:
+        super().__init__()
+        self._mesh, self._place = mesh, place
+        self._known: dict[PartitionSpec, NamedSharding] = {}
+
+    def _sharding(self, spec: PartitionSpec) -> NamedSharding:
+        return self._known.setdefault(spec, NamedSharding(self._mesh, spec))
+
+    def slot(self, slot: Slot, weight: Any) -> NamedSharding:
+        """Return the sharding of a slot: along the axes of its weight as that is."""
+        if weight is None or not slot.shape:
+            return self._sharding(PartitionSpec())
+        spec = spec_of(slot.axes, weight.sharding.spec)
+        return self._sharding(self._place(spec, slot.shape, self._mesh))
+
+    def stacked(self, parts: Sequence[Any]) -> Any:
+        """Return the sharding of stacked slots: they are everywhere."""
+        if len(parts) == 1:
+            return parts[0]
+        return jax.tree.map(lambda _: self._sharding(PartitionSpec()), parts[0])
+
+    def others(self, function: Callable[[Any], Any], tree: Tree) -> Any:
+        """Return shardings by path: what ends in the path of a weight goes with the weight."""
+        made = jax.eval_shape(function, tree.like(tree.leaves))
+        leaves, structure = jax.tree_util.tree_flatten_with_path(made)
+        return structure.unflatten([self._other(path, leaf, tree) for path, leaf in leaves])
+
+    def _other(self, path: Any, leaf: Any, tree: Tree) -> NamedSharding:
+        full = "/" + path_name(path)
+        pairs = zip(map(str, tree.names), tree.leaves, strict=True)
+        fitting = [(n, w) for n, w in pairs if leaf.ndim and full.endswith("/" + n if n else "")]
+        if not fitting:
+            return self._sharding(PartitionSpec())
+        weight = max(fitting, key=lambda pair: len(pair[0]))[1]
+        axes = [
+            n if weight.shape[n : n + 1] == (size,) else None for n, size in enumerate(leaf.shape)
+        ]
+        spec = spec_of(axes, weight.sharding.spec)
+        return self._sharding(self._place(spec, leaf.shape, self._mesh))
+
+
+def _mapped(call: str, opt: Definition, params: Any, place: Callable[..., PartitionSpec]) -> State:
+    """Return the state of the weights with a sharding in the place of each array."""
     as_definition(f"sharding.{call}: opt", opt)
-    shardings: dict[Any, NamedSharding] = {}
-    names, weights, tree = flatten_with_names(params)
+    tree = Tree.of(params)
     abstract: list[Any] = []
-    for name, weight in zip(names, weights, strict=True):
+    for name, weight in zip(tree.names, tree.leaves, strict=True):
         given = getattr(weight, "sharding", None)
         if not isinstance(given, NamedSharding):
             raise ValueError(
                 f"sharding.{call}({name!r}): weight must have a NamedSharding, got {given}."
             )
         abstract.append(jax.ShapeDtypeStruct(weight.shape, weight.dtype, sharding=given))
-    state = jax.eval_shape(opt.init, tree.unflatten(abstract))
     if not abstract:
-        return state
-    mesh = abstract[0].sharding.mesh
-
-    def sharding(leaf: Any, owner: Any) -> NamedSharding:
-        spec = PartitionSpec()
-        if owner is not None and leaf.ndim:
-            spec = place(_spec_of(owner, leaf.shape), leaf.shape, mesh)
-        return shardings.setdefault(spec, NamedSharding(mesh, spec))
-
-    leaves, structure = jax.tree.flatten(state)
-    owners = list(_owners(state, tree.unflatten(abstract)))
-    return structure.unflatten(map(sharding, leaves, owners))
-
-
-def _owners(node: Any, params: Any) -> Iterator[Any]:
-    """The weight that each leaf of a state belongs to, in their order; None for a scalar."""
-    weights = jax.tree.leaves(params)
-    if isinstance(node, State):
-        for part in node:
-            yield from _owners(part, params)
-    elif isinstance(node, Packed):
-        for members, group in zip(node.layout.groups, node.groups, strict=True):
-            owner = weights[members[0]] if len(members) == 1 else None
-            yield from (owner for _ in jax.tree.leaves(group))
-    elif hasattr(node, "parts"):
-        for part, part_state in node.parts(params):
-            yield from _owners(part_state, part)
-    elif hasattr(node, "per_weight"):
-        for name, part in node._asdict().items():
-            yield from weights if name in node.per_weight else _owners(part, params)
-    else:
-        yield from _owners_by_path(node, params)
-
-
-def _owners_by_path(node: Any, params: Any) -> Iterator[Any]:
-    """Owners in a state of optax: a leaf whose path ends in that of a weight belongs to it."""
-    names, weights, _ = flatten_with_names(params)
-    for path, leaf in jax.tree_util.tree_flatten_with_path(node)[0]:
-        full = "/" + path_name(path)
-        pairs = zip(names, weights, strict=True)
-        fitting = ((n, w) for n, w in pairs if leaf.ndim and full.endswith("/" + n if n else ""))
-        yield max(fitting, key=lambda pair: len(pair[0]), default=("", None))[1]
-
-
-def _spec_of(weight: Any, shape: tuple[int, ...]) -> PartitionSpec:
-    """How a slot of some shape goes with its weight: along the leading dimensions they share."""
-    spec: list[Any] = list(weight.sharding.spec) + [None] * weight.ndim
-    shared = [
-        axes if number < weight.ndim and size == weight.shape[number] else None
-        for number, (size, axes) in enumerate(zip(shape, spec, strict=False))
-    ]
-    return _trimmed(shared)
+        return jax.eval_shape(opt.init, params)
+    maker = _Shardings(abstract[0].sharding.mesh, place)
+    return opt._begin(tree._replace(leaves=abstract), maker)
 
 
 def _cut(

@@ -7,12 +7,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, reshard
 
 from jaxmxopt._core.numeric import compute_dtype
 
-__all__ = ["Like", "Slot", "made", "spec_of"]
+NUMBERS = (float, np.ndarray, jax.Array)
+
+__all__ = ["Like", "Slot", "described", "forms", "kinds_of", "made", "spec_of"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,11 +55,11 @@ class Like:
         """The number of axes of the weight."""
         return len(self.shape)
 
-    def zeros(self, axes: Sequence[int | None] | None = None, dtype: Any = None) -> Slot:
+    def zeros(self, axes: Sequence[int | None] | None = None, dtype: Any = None) -> Any:
         """Return a slot of zeros; see `full`."""
         return self.full(0, axes, dtype)
 
-    def full(self, value: Any, axes: Sequence[int | None] | None = None, dtype: Any = None) -> Slot:
+    def full(self, value: Any, axes: Sequence[int | None] | None = None, dtype: Any = None) -> Any:
         """Return a slot filled with a number.
 
         Args:
@@ -65,22 +68,65 @@ class Like:
                 number, `(0,)` for one a row, None for an axis of size 1.
             dtype: that of the weight by default; for a slot without axes float32 at least.
         """
-        axes = tuple(range(self.ndim)) if axes is None else tuple(axes)
-        shape = tuple(1 if axis is None else self.shape[operator.index(axis)] for axis in axes)
+        axes = tuple(range(self.ndim)) if axes is None else self._checked(axes)
+        shape = tuple(1 if axis is None else self.shape[axis] for axis in axes)
         if dtype is None:
             dtype = self.dtype if axes else compute_dtype(self.dtype)
         return Slot(axes, shape, jnp.dtype(dtype), value)
 
-    def copy(self) -> Slot:
+    def copy(self) -> Any:
         """Return a slot that begins as a copy of the weight."""
         return Slot(tuple(range(self.ndim)), self.shape, self.dtype, None)
 
-    def array(self, value: Any, axes: Sequence[int | None]) -> Slot:
+    def array(self, value: Any, axes: Sequence[int | None]) -> Any:
         """Return a slot that begins as an array, whose axes are those of the weight or None."""
         value = jnp.asarray(value)
-        if len(axes) != value.ndim:
-            raise ValueError(f"Like.array: axes must be {value.ndim}, got {tuple(axes)!r}.")
-        return Slot(tuple(axes), value.shape, value.dtype, value)
+        axes = self._checked(axes)
+        shape = tuple(self.shape[axis] if axis is not None else None for axis in axes)
+        pairs = zip(shape, value.shape, strict=False)
+        if len(axes) != value.ndim or any(size not in (None, given) for size, given in pairs):
+            raise ValueError(
+                f"Like.array: value must have the axes {axes!r} of a weight of shape {self.shape}, "
+                f"got shape {value.shape}."
+            )
+        return Slot(axes, value.shape, value.dtype, value)
+
+    def _checked(self, axes: Any) -> tuple[int | None, ...]:
+        """Return axes of the weight, counted from the first one."""
+        known = (*range(-self.ndim, self.ndim), None)
+        if not isinstance(axes, Sequence) or any(axis not in known for axis in axes):
+            raise ValueError(
+                f"Like: axes must be a tuple of None and axes of the weight, in [0, {self.ndim}), "
+                f"got {axes!r}; a slot of the whole weight needs none."
+            )
+        return tuple(None if axis is None else operator.index(axis) % self.ndim for axis in axes)
+
+
+def forms(opt: Any, like: Like) -> tuple[Any, Any, Any]:
+    """Return the slots that an algorithm keeps, not yet made, in up to three forms.
+
+    A hyperparameter may decide which slots there are, as a momentum of 0 leaves them out. The first
+    form is that of the hyperparameters as they are, the second that of others than 0, the third
+    that of zeros.
+    """
+    numbers = [name for name in opt._leaf_names if isinstance(getattr(opt, name), NUMBERS)]
+    none = opt._with(**dict.fromkeys(numbers, 0.0))
+    every = opt._with(**dict.fromkeys(numbers, np.float32(0.5)))
+    return opt.slots(like), every.slots(like), none.slots(like)
+
+
+def kinds_of(opt: Any, like: Like | None = None) -> set[type]:
+    """Return the types that the slots of a weight may be of."""
+    return {type(form) for form in forms(opt, like or Like((1, 1), jnp.float32))}
+
+
+def described(opt: Any, weight: Any, slots: Any) -> Any:
+    """Return what an algorithm says of the slots that a weight has, None if they do not fit."""
+    like, kind = Like(weight.shape, weight.dtype), jax.tree.structure(slots)
+    now = opt.slots(like)
+    if jax.tree.structure(now) == kind:
+        return now
+    return next((form for form in forms(opt, like) if jax.tree.structure(form) == kind), None)
 
 
 def made(slot: Slot, weight: Any) -> jax.Array:
@@ -95,7 +141,7 @@ def made(slot: Slot, weight: Any) -> jax.Array:
     return _placed(array, slot, weight)
 
 
-def spec_of(axes: Sequence[int | None], weight_spec: Sequence[Any]) -> PartitionSpec:
+def spec_of(axes: Sequence[int | None], weight_spec: Any) -> PartitionSpec:
     """Return how a slot is divided among devices, given how its weight is."""
     parts: list[Any] = []
     for axis in axes:
@@ -108,12 +154,14 @@ def spec_of(axes: Sequence[int | None], weight_spec: Sequence[Any]) -> Partition
 
 
 def _placed(array: jax.Array, slot: Slot, weight: Any) -> jax.Array:
-    sharding = jax.typeof(weight).sharding if isinstance(weight, Tracer) else weight.sharding
+    if not isinstance(weight, jax.Array):
+        return array
     if isinstance(weight, Tracer):
-        if AxisType.Explicit in sharding.mesh.axis_types:
-            spec = spec_of(slot.axes, sharding.spec)
-            return reshard(array, NamedSharding(sharding.mesh, spec))
-        return _bound(array, slot, weight)
+        typed = jax.typeof(weight).sharding
+        if AxisType.Explicit not in typed.mesh.axis_types:
+            return _bound(array, slot, weight)
+        return reshard(array, NamedSharding(typed.mesh, spec_of(slot.axes, typed.spec)))
+    sharding = weight.sharding
     if isinstance(sharding, NamedSharding):
         spec = spec_of(slot.axes, sharding.spec)
         return jax.device_put(array, NamedSharding(sharding.mesh, spec))

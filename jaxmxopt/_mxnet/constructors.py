@@ -6,19 +6,20 @@ becomes a record of its name and attributes. Nothing here imports or calls what 
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
 
-from jaxmxopt._mxnet.cursor import Cursor, array_of
-from jaxmxopt._mxnet.ndarray import DTYPES, read_array
+from jaxmxopt._mxnet.ndarray import DTYPES, Cursor, array_of, read_array
 
 __all__ = ["Global", "Pending", "Record", "Scope", "shortened"]
 
+_BYTES = (bytes, bytearray, memoryview)
 _LATIN = ("latin1", "latin-1")
 _OBJECT = {("builtins", "object"), ("__builtin__", "object")}
 _STANDARD = sys.stdlib_module_names | {"__builtin__", "copy_reg"}
-_ORDERS = {"<": "<", "=": "<", "|": "<", ">": ">"}
+_ORDERS: dict[str, Any] = {"<": "<", "=": "<", "|": "<", ">": ">"}
 _NUMPY_KINDS = {kind.str[1:]: kind for kind in DTYPES if kind.kind in "fiub"}
 
 
@@ -31,7 +32,7 @@ class Global:
     def __str__(self) -> str:
         return shortened(".".join(self.key))
 
-    def refuse(self, what: str) -> NoReturn:
+    def refuse(self, what: str = "only array data is read") -> NoReturn:
         """Raises, with the name."""
         raise ValueError(f"{self} is refused: {what}.")
 
@@ -39,8 +40,8 @@ class Global:
 class Pending:
     """An object whose content follows; `value` is the NDArray, NumPy array or dtype."""
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, make: "Callable[[Scope, Any], Any]") -> None:
+        self.make = make
         self.built = False
         self.value: Any = None
 
@@ -54,12 +55,14 @@ class Record:
 
 
 def shortened(text: str) -> str:
-    """A text for a message, however long it is."""
+    """Returns a text for a message, however long it is."""
     return text if len(text) <= 120 else text[:117] + "..."
 
 
 class Scope:
-    """What a file has named and made so far, and how much it may still make.
+    """What a file has named and made so far, and how much may still be taken out of it.
+
+    Through the memo of a pickle a few bytes can stand for a tree of any size.
 
     Attributes:
         np_shape: whether an array was written with MXNet's `np_shape` on.
@@ -67,38 +70,44 @@ class Scope:
 
     def __init__(self, size: int) -> None:
         # Real files copy no byte more often than this, whatever their protocol.
-        self._bytes_left = 3 * size
+        self._left = 1000 + 5 * size
         self._globals: dict[tuple[str, str], Global] = {}
         self._records: list[Record] = []
         self.np_shape = False
 
+    def spend(self, size: int) -> None:
+        """Counts items, or bytes that are copied."""
+        self._left -= size
+        if self._left < 0:
+            raise ValueError("a file must not hold more than it has bytes for.")
+
     def name(self, module: Any, name: Any) -> Global:
-        """A global, by its name."""
+        """Returns a global, by its name."""
         if type(module) is not str or type(name) is not str:
             raise ValueError("the name of a global must be two strings.")
         named = self._globals.setdefault((module, name), Global(module, name))
         if named.key not in _KNOWN and module.partition(".")[0] in _STANDARD:
-            named.refuse("only array data is read")
+            named.refuse()
         return named
 
     def call(self, function: Any, args: Any) -> Any:
-        """What a constructor makes of its arguments."""
+        """Returns what a constructor makes of its arguments."""
         if not isinstance(function, Global) or type(args) is not tuple:
             raise ValueError("only a global can be called, with a tuple of arguments.")
         make, most = _CONSTRUCTORS.get(function.key, (None, 0))
         if make is None:
-            function.refuse("only array data is read")
+            function.refuse()
         made = make(self, *args) if len(args) <= most else None
         if made is None:
             function.refuse("it does not have the arguments of array data")
         return made
 
     def instance(self, of: Any, args: Any) -> Record:
-        """An instance of some class, made without arguments."""
+        """Returns an instance of some class, made without arguments."""
         if not isinstance(of, Global):
             raise ValueError("only a global can have instances.")
         if type(args) is not tuple or args or of.key in _KNOWN:
-            of.refuse("only array data is read")
+            of.refuse()
         self._records.append(Record(of))
         return self._records[-1]
 
@@ -111,48 +120,37 @@ class Scope:
                 made.of.refuse("the names of its attributes must be strings")
             made.attributes = state
         elif isinstance(made, Pending) and not made.built:
-            made.value = _CONTENTS[made.kind](self, made.value, state)
+            made.value = made.make(self, state)
             made.built = True
         else:
             raise ValueError(f"content must be of an object without, got {type(made).__name__}.")
-
-    def charge(self, size: int) -> None:
-        """Counts bytes that were copied, or will be."""
-        self._bytes_left -= size
-        if self._bytes_left < 0:
-            raise ValueError("arrays must not take more bytes than the file has.")
 
     def check(self) -> None:
         """Refuses names and records that are no part of array data, wherever they stand."""
         classes = {record.of.key for record in self._records}
         for named in self._globals.values():
             if named.key not in classes and named.key not in _KNOWN:
-                named.refuse("only array data is read")
+                named.refuse()
         for record in self._records:
             attributes = record.attributes or {}
             if not ({"rescale_grad", "num_update"} <= set(attributes) or "base_lr" in attributes):
                 record.of.refuse("it is neither an optimizer nor a scheduler")
 
 
-def _pending_ndarray(scope: Scope, handle: Any = ()) -> Any:
-    return Pending("NDArray") if handle is None else None
+# Constructors: None stands for arguments that array data does not have.
+
+
+def _encoded(scope: Scope, text: Any = None, encoding: Any = "latin1") -> Any:
+    if type(text) is not str or encoding not in _LATIN:
+        return None
+    scope.spend(len(text))
+    return text.encode("latin-1")
 
 
 def _bytearray(scope: Scope, content: Any = b"", encoding: Any = None) -> Any:
     if encoding is not None:
         return _encoded(scope, content, encoding)
-    return memoryview(content) if isinstance(content, (bytes, memoryview)) else None
-
-
-def _encoded(scope: Scope, text: Any = None, encoding: Any = None) -> Any:
-    if type(text) is not str or encoding not in _LATIN:
-        return None
-    scope.charge(len(text))
-    return memoryview(text.encode("latin-1"))
-
-
-def _empty_bytes(scope: Scope) -> Any:
-    return memoryview(b"")
+    return content if isinstance(content, _BYTES) else None
 
 
 def _reconstructor(scope: Scope, of: Any = None, base: Any = None, state: Any = ()) -> Any:
@@ -161,81 +159,72 @@ def _reconstructor(scope: Scope, of: Any = None, base: Any = None, state: Any = 
     return scope.instance(of, ()) if plain else None
 
 
-def _numpy_array(scope: Scope, of: Any = None, shape: Any = None, content: Any = None) -> Any:
-    plain = isinstance(of, Global) and of.key == ("numpy", "ndarray") and shape == (0,)
-    return Pending("ndarray") if plain else None
+def _ndarray(scope: Scope, handle: Any = ()) -> Any:
+    return Pending(_ndarray_content) if handle is None else None
+
+
+def _ndarray_content(scope: Scope, state: Any) -> Any:
+    handle = state.get("handle", 0) if type(state) is dict else 0
+    if handle is None:
+        return None
+    if not isinstance(handle, _BYTES):
+        raise ValueError("an NDArray must have a handle of bytes.")
+    cursor = Cursor(handle)
+    array, np_shape = read_array(cursor)
+    cursor.end("an NDArray")
+    scope.np_shape |= np_shape
+    return array
 
 
 def _numpy_dtype(scope: Scope, kind: Any = None, align: Any = None, copy: Any = None) -> Any:
-    if type(kind) is not str or kind not in _NUMPY_KINDS:
-        return None
-    made = Pending("dtype")
-    made.value = _NUMPY_KINDS[kind]
-    return made
+    known = type(kind) is str and kind in _NUMPY_KINDS
+    return Pending(partial(_dtype_content, _NUMPY_KINDS[kind])) if known else None
+
+
+def _dtype_content(kind: np.dtype[Any], scope: Scope, state: Any) -> Any:
+    order = state[1] if type(state) is tuple and len(state) >= 2 else None
+    if type(order) is not str or order not in _ORDERS or any(state[2:5]):
+        raise ValueError("a NumPy dtype must be one of numbers.")
+    return kind.newbyteorder(_ORDERS[order])
 
 
 def _numpy_scalar(scope: Scope, dtype: Any = None, content: Any = None) -> Any:
-    # Python 2 has text where Python 3 has bytes.
-    if type(content) is str:
-        content = _encoded(scope, content, "latin1")
-    if not isinstance(content, (bytes, memoryview)):
-        return None
-    return array_of(memoryview(content), _dtype(dtype), (), "a NumPy scalar").item()
+    return _array(scope, (), dtype, False, content).item()
+
+
+def _numpy_array(scope: Scope, of: Any = None, shape: Any = None, content: Any = None) -> Any:
+    plain = isinstance(of, Global) and of.key == ("numpy", "ndarray") and shape == (0,)
+    return Pending(_numpy_content) if plain else None
+
+
+def _numpy_content(scope: Scope, state: Any) -> Any:
+    if type(state) is not tuple or len(state) != 5:
+        raise ValueError("a NumPy array must have a version, shape, dtype, order and bytes.")
+    return _array(scope, *state[1:])
 
 
 def _numpy_buffer(
     scope: Scope, content: Any = None, dtype: Any = None, shape: Any = None, order: Any = None
 ) -> Any:
-    return _contiguous(scope, shape, dtype, order == "F", content)
+    return _array(scope, shape, dtype, order == "F", content)
 
 
-def _dtype(made: Any) -> np.dtype[Any]:
-    if not isinstance(made, Pending) or made.kind != "dtype":
-        raise ValueError("a NumPy array must have a dtype of numbers.")
-    return made.value
-
-
-def _contiguous(scope: Scope, shape: Any, dtype: Any, fortran: Any, content: Any) -> Any:
-    if type(content) is str:
-        content = _encoded(scope, content, "latin1")
+def _array(scope: Scope, shape: Any, dtype: Any, fortran: Any, content: Any) -> Any:
+    # Python 2 has text where Python 3 has bytes.
+    content = _encoded(scope, content) if type(content) is str else content
     sizes = type(shape) is tuple and all(type(size) is int for size in shape)
-    if not sizes or not isinstance(content, (bytes, memoryview)):
-        raise ValueError("a NumPy array must have a shape and bytes.")
+    kind = dtype.value if isinstance(dtype, Pending) else None
+    if not sizes or not isinstance(content, _BYTES) or not isinstance(kind, np.dtype):
+        raise ValueError("a NumPy array must have a shape, a dtype of numbers and bytes.")
     order = shape[::-1] if fortran else shape
-    array = array_of(memoryview(content), _dtype(dtype), order, "a NumPy array")
-    scope.charge(array.nbytes)
+    array = array_of(memoryview(content), kind, order, "a NumPy array")
+    scope.spend(array.nbytes)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     return array.T if fortran else array
 
 
-def _ndarray_content(scope: Scope, value: Any, state: Any) -> Any:
-    handle = state.get("handle", 0) if type(state) is dict else 0
-    if handle is None:
-        return None
-    if not isinstance(handle, (bytes, memoryview)):
-        raise ValueError("an NDArray must have a handle of bytes.")
-    cursor = Cursor(handle)
-    array, np_shape = read_array(cursor)
-    cursor.end("an NDArray")
-    scope.charge(len(handle))
-    scope.np_shape |= np_shape
-    return array
-
-
-def _numpy_content(scope: Scope, value: Any, state: Any) -> Any:
-    if type(state) is not tuple or len(state) != 5:
-        raise ValueError("a NumPy array must have a version, shape, dtype, order and bytes.")
-    return _contiguous(scope, *state[1:])
-
-
-def _dtype_content(scope: Scope, value: Any, state: Any) -> Any:
-    order = state[1] if type(state) is tuple and len(state) >= 2 else None
-    if type(order) is not str or order not in _ORDERS or any(state[2:5]):
-        raise ValueError("a NumPy dtype must be one of numbers.")
-    return value.newbyteorder(_ORDERS[order])
-
-
 _CORES = ("numpy.core", "numpy._core")
+_BUILTINS = ("builtins", "__builtin__")
 # What makes each, and with how many arguments at most.
 _CONSTRUCTORS: dict[tuple[str, str], tuple[Callable[..., Any], int]] = {
     **dict.fromkeys(
@@ -246,12 +235,10 @@ _CONSTRUCTORS: dict[tuple[str, str], tuple[Callable[..., Any], int]] = {
             ("mxnet.ndarray.sparse", "CSRNDArray"),
             ("mxnet.numpy.multiarray", "ndarray"),
         ),
-        (_pending_ndarray, 1),
+        (_ndarray, 1),
     ),
-    ("builtins", "bytearray"): (_bytearray, 2),
-    ("__builtin__", "bytearray"): (_bytearray, 2),
-    ("builtins", "bytes"): (_empty_bytes, 0),
-    ("__builtin__", "bytes"): (_empty_bytes, 0),
+    **{(module, "bytearray"): (_bytearray, 2) for module in _BUILTINS},
+    **{(module, "bytes"): (_bytearray, 0) for module in _BUILTINS},
     ("_codecs", "encode"): (_encoded, 2),
     ("copyreg", "_reconstructor"): (_reconstructor, 3),
     ("copy_reg", "_reconstructor"): (_reconstructor, 3),
@@ -261,8 +248,3 @@ _CONSTRUCTORS: dict[tuple[str, str], tuple[Callable[..., Any], int]] = {
     **{(f"{core}.numeric", "_frombuffer"): (_numpy_buffer, 4) for core in _CORES},
 }
 _KNOWN = _CONSTRUCTORS.keys() | _OBJECT | {("numpy", "ndarray")}
-_CONTENTS: dict[str, Callable[[Scope, Any, Any], Any]] = {
-    "NDArray": _ndarray_content,
-    "ndarray": _numpy_content,
-    "dtype": _dtype_content,
-}

@@ -1,7 +1,6 @@
 """Lists and dicts of arrays: `.params` files, in MXNet's own format, as `.npz` and as `.npy`."""
 
 import io
-import re
 import struct
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -10,8 +9,15 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmxopt._mxnet.cursor import Cursor, array_of
-from jaxmxopt._mxnet.ndarray import DTYPES, check_csr, check_row_sparse, read_array, write_array
+from jaxmxopt._mxnet.ndarray import (
+    DTYPES,
+    Cursor,
+    array_of,
+    check_csr,
+    check_row_sparse,
+    read_array,
+    write_array,
+)
 
 __all__ = ["read_params", "write_params"]
 
@@ -19,14 +25,10 @@ _MAGIC = 0x112
 _OWN = struct.pack("<Q", _MAGIC)
 _ZIP, _ZIP_EMPTY, _NPY = b"PK\x03\x04", b"PK\x05\x06", b"\x93NUMPY"
 
-_BFLOAT16 = "[('bfloat16', '<u2')]"
-_DESCRIPTIONS = {f"'{kind.str}'": kind for kind in DTYPES if kind != jnp.bfloat16}
-_DESCRIPTIONS[_BFLOAT16] = np.dtype(jnp.bfloat16)
-# MXNet 2 and NumPy write this and nothing else.
-_HEADER = re.compile(
-    r"\{'descr': ('[^']*'|\[[^\]]*\]), 'fortran_order': (True|False), "
-    r"'shape': \(((?:\d{1,19}, ?)*(?:\d{1,19})?)\), ?\} *\n"
-)
+# What MXNet 2 writes for what NumPy lacks.
+_BFLOAT16 = np.dtype([("bfloat16", "<u2")])
+# What a header may have of its Python literal, which is parsed: enough for any shape.
+_LONGEST = 2000
 _ROW_SPARSE = {"data", "indices", "format", "shape"}
 _CSR = _ROW_SPARSE | {"indptr"}
 
@@ -105,7 +107,7 @@ def _read_zip(data: bytes) -> dict[str, Any]:
 
 
 def _zip_members(data: bytes) -> list[tuple[str, memoryview]]:
-    """The files of an archive; only what MXNet writes: not compressed, none twice."""
+    """Returns the files of an archive; only what MXNet writes: not compressed, none twice."""
     # What zipfile raises for damaged files is many things, and not documented.
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -138,21 +140,22 @@ def _read_sparse(files: Mapping[str, memoryview]) -> Any:
 
 
 def _read_npy(data: memoryview, what: str) -> Any:
-    cursor = Cursor(data)
-    start = bytes(cursor.take(8, f"{what}: header"))
-    if start[:6] != _NPY or start[6:] not in (b"\x01\x00", b"\x02\x00"):
-        raise ValueError(f"{what} must be a .npy file of version 1.0 or 2.0, got {start!r}.")
-    size = cursor.number("H" if start[6] == 1 else "I", f"{what}: header")
-    header = str(cursor.take(size, f"{what}: header"), "latin-1")
-    match = _HEADER.fullmatch(header)
-    if match is None or match[1] not in _DESCRIPTIONS:
-        raise ValueError(
-            f"{what} must have the header of an array of numbers, got {header!r:.200}."
-        )
-    shape = tuple(int(dim) for dim in match[3].split(",") if dim.strip())
-    order = shape[::-1] if match[2] == "True" else shape
-    array = array_of(cursor.take(cursor.left, what), _DESCRIPTIONS[match[1]], order, what)
-    return array.T if match[2] == "True" else array
+    stream = io.BytesIO(data[: _LONGEST + 20])
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, fortran, dtype = read(stream, max_header_size=_LONGEST)
+    except Exception as error:
+        raise ValueError(f"{what} must be a .npy file of an array: {error!s:.200}") from None
+    dtype = np.dtype(jnp.bfloat16) if dtype == _BFLOAT16 else dtype
+    if dtype not in DTYPES:
+        raise ValueError(f"{what} must be an array of numbers, got dtype {dtype!s:.200}.")
+    content = data[stream.tell() :]
+    array = array_of(content, dtype, shape[::-1] if fortran else shape, what)
+    return array.T if fortran else array
 
 
 def write_params(params: Mapping[str, Any] | Sequence[Any], np_shape: bool) -> bytes:

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmxopt._core.sparse import RowSparse
-from jaxmxopt._mxnet.constructors import Pending, Record, shortened
+from jaxmxopt._mxnet.constructors import Pending, Record, Scope, shortened
 from jaxmxopt._mxnet.ndarray import CSR
 
-__all__ = ["Budget", "MXNetRecord", "record_of"]
+__all__ = ["MXNetRecord", "array_of", "record_of"]
 
 
 class MXNetRecord(NamedTuple):
@@ -29,47 +29,29 @@ class MXNetRecord(NamedTuple):
 
     @property
     def version(self) -> int | None:
-        """The version of MXNet that wrote an optimizer, 1 or 2; None if it cannot be told."""
+        """Returns the version of MXNet that wrote an optimizer, 1 or 2; None if nothing tells."""
         if "rescale_grad" not in self.attributes:
             return None
         return 2 if "use_fused_step" in self.attributes else 1
 
 
-class Budget:
-    """How much may still be taken out of a file.
-
-    Through the memo of a pickle a few bytes can stand for a tree of any size.
-    """
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-    def spend(self, size: int) -> None:
-        """Counts items or bytes."""
-        self.left -= size
-        if self.left < 0:
-            raise ValueError("a file must not hold more than it has bytes for.")
-
-    def array(self, made: Pending) -> Any:
-        """Takes an array, with its bytes."""
-        array = made.value
-        if isinstance(array, RowSparse):
-            self.spend(array.indices.nbytes + array.values.nbytes)
-        elif isinstance(array, CSR):
-            self.spend(array.data.nbytes + array.indices.nbytes + array.indptr.nbytes)
-        elif isinstance(array, np.ndarray):
-            self.spend(array.nbytes)
-        return array
+def array_of(made: Pending, scope: Scope) -> Any:
+    """Takes an array out of a file, with its bytes."""
+    array = made.value
+    parts = (array.indices, array.values) if isinstance(array, RowSparse) else (array,)
+    parts = array[:3] if isinstance(array, CSR) else parts
+    scope.spend(sum(part.nbytes for part in parts if part is not None))
+    return array
 
 
-_Kind = Callable[[Any, Budget], Any]
+_Kind = Callable[[Any, Scope], Any]
 
 
 class _WrongKindError(ValueError):
     """A value that is not what an attribute holds; its text is what must stand there."""
 
 
-def record_of(made: Record, budget: Budget) -> MXNetRecord:
+def record_of(made: Record, scope: Scope) -> MXNetRecord:
     """Takes the known attributes out of an instance.
 
     Raises:
@@ -81,7 +63,7 @@ def record_of(made: Record, budget: Budget) -> MXNetRecord:
         if take is None:
             continue
         try:
-            attributes[name] = take(value, budget)
+            attributes[name] = take(value, scope)
         except _WrongKindError as error:
             raise ValueError(
                 f"{name} of {made.of} must be {error}, got {shortened(_shown(value))}."
@@ -94,7 +76,7 @@ def _shown(value: Any) -> str:
     return repr(value) if isinstance(value, plain) else f"a {type(value).__name__}"
 
 
-def _number(value: Any, budget: Budget) -> Any:
+def _number(value: Any, scope: Scope) -> Any:
     # MXNet 2 leaves an array of one element in rescale_grad.
     if isinstance(value, Pending) and getattr(value.value, "size", 0) == 1:
         return value.value.item()
@@ -103,47 +85,47 @@ def _number(value: Any, budget: Budget) -> Any:
     return value
 
 
-def _text(value: Any, budget: Budget) -> str:
+def _text(value: Any, scope: Scope) -> str:
     if type(value) is not str:
         raise _WrongKindError("text")
     return value
 
 
 def _list_of(kind: _Kind) -> _Kind:
-    def take(value: Any, budget: Budget) -> Any:
+    def take(value: Any, scope: Scope) -> Any:
         if type(value) not in (list, tuple):
             raise _WrongKindError("a list")
-        budget.spend(len(value))
-        return [kind(item, budget) for item in value]
+        scope.spend(len(value))
+        return [kind(item, scope) for item in value]
 
     return take
 
 
 def _dict_of(kind: _Kind) -> _Kind:
-    def take(value: Any, budget: Budget) -> Any:
+    def take(value: Any, scope: Scope) -> Any:
         if type(value) is not dict:
             raise _WrongKindError("a dict")
-        budget.spend(len(value))
-        return {key: kind(item, budget) for key, item in value.items()}
+        scope.spend(len(value))
+        return {key: kind(item, scope) for key, item in value.items()}
 
     return take
 
 
-def _step(value: Any, budget: Budget) -> Any:
+def _step(value: Any, scope: Scope) -> Any:
     kind = _number if isinstance(value, (int, float)) else _list_of(_number)
-    return kind(value, budget)
+    return kind(value, scope)
 
 
-def _symbols(value: Any, budget: Budget) -> Any:
-    """The attributes and the names of a network's arguments, or nothing."""
+def _symbols(value: Any, scope: Scope) -> Any:
+    """Returns the attributes and the names of a network's arguments, or nothing."""
     if type(value) is not tuple or len(value) not in (0, 2):
         raise _WrongKindError("nothing, or attributes and names")
     if not value:
         return ()
-    return _dict_of(_dict_of(_text))(value[0], budget), _list_of(_text)(value[1], budget)
+    return _dict_of(_dict_of(_text))(value[0], scope), _list_of(_text)(value[1], scope)
 
 
-def _scheduler(value: Any, budget: Budget) -> Any:
+def _scheduler(value: Any, scope: Scope) -> Any:
     if value is None:
         return None
     # A scheduler has no other inside, so this does not go deep.
@@ -151,13 +133,13 @@ def _scheduler(value: Any, budget: Budget) -> Any:
         raise _WrongKindError("a scheduler or None")
     if "lr_scheduler" in (value.attributes or {}):
         raise _WrongKindError("a scheduler without another")
-    return record_of(value, budget)
+    return record_of(value, scope)
 
 
-def _array(value: Any, budget: Budget) -> Any:
-    if isinstance(value, Pending) and value.kind != "dtype":
-        return budget.array(value)
-    return _number(value, budget)
+def _array(value: Any, scope: Scope) -> Any:
+    if isinstance(value, Pending) and not isinstance(value.value, np.dtype):
+        return array_of(value, scope)
+    return _number(value, scope)
 
 
 _NUMBERS = (

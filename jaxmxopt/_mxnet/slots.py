@@ -23,7 +23,8 @@ from jaxmxopt._algorithms.sgd import SGD
 from jaxmxopt._algorithms.sgld import SGLD
 from jaxmxopt._algorithms.signum import Signum
 from jaxmxopt._algorithms.test import Test
-from jaxmxopt._core.definition import OptimizerDef
+from jaxmxopt._core.algorithm import OptimizerDef
+from jaxmxopt._core.slots import Like, forms, made
 from jaxmxopt._core.sparse import RowSparse
 from jaxmxopt._core.state import MasterState
 
@@ -80,7 +81,7 @@ def slots_of(
 
 
 def nested(opt: OptimizerDef, state: Any) -> Any:
-    """The inverse of `slots_of`: the state as MXNet 1 nests it."""
+    """Returns the inverse of `slots_of`: the state as MXNet 1 nests it."""
     master, slots = state if isinstance(state, MasterState) else (None, state)
     arrays = [getattr(slots, name) for name in _names(opt, 1)] if slots else []
     # A subclass may keep more.
@@ -92,13 +93,11 @@ def nested(opt: OptimizerDef, state: Any) -> Any:
 
 
 def _names(opt: OptimizerDef, version: int) -> list[str]:
-    """The slots that a state of MXNet has, in its order."""
-    kind = next((kind for kind in opt._slot_types if kind is not tuple), None)
-    if isinstance(opt, RMSProp):
-        kind = opt._slot_types[opt.centered]
-        if version == 2 and opt.centered:
-            return ["g", "n", "delta"]
-    names = getattr(kind, "_fields", ())
+    """Returns the slots that a state of MXNet has, in its order."""
+    if isinstance(opt, RMSProp) and version == 2 and opt.centered:
+        return ["g", "n", "delta"]
+    every = forms(opt, Like((1, 1), np.float32))[1]
+    names = getattr(every, "_fields", ())
     return [name for name in names if name not in KEPT_BY_THE_OPTIMIZER]
 
 
@@ -107,7 +106,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _split(opt: OptimizerDef, state: Any, version: int) -> tuple[Any, Any]:
-    """The state proper, and the master or None."""
+    """Returns the state proper, and the master or None."""
     if type(state) is not tuple or len(state) != 2:
         return state, None
     bare = isinstance(opt, _BARE) or (isinstance(opt, RMSProp) and version == 2)
@@ -142,7 +141,7 @@ def _shown(value: Any) -> str:
 
 
 def _full(opt: OptimizerDef, arrays: Any, master: Any, kept: Any, weight: Any) -> Any:
-    """Shape and dtype of what the slots are made for; None if no array tells them."""
+    """Returns the shape and dtype of what the slots are made for; None if no array tells them."""
     known = [value for value in (*kept.values(), *arrays.values()) if _is_array(value)]
     like = next((array for array in (weight, master, *known) if array is not None), None)
     if like is None:
@@ -155,8 +154,8 @@ def _full(opt: OptimizerDef, arrays: Any, master: Any, kept: Any, weight: Any) -
 
 
 def _unshaped(opt: OptimizerDef, index: Hashable, kept: Mapping[str, Any]) -> Any:
-    """The slots of a weight of which nothing is known but that MXNet kept no array of it."""
-    expected = jax.eval_shape(lambda: opt._slots(jnp.zeros((1, 1)), index))
+    """Returns the slots of a weight of which MXNet kept no array, and nothing else is known."""
+    expected = opt.slots(Like((1, 1), np.float32, index))
     missing = [
         name
         for name in getattr(expected, "_fields", ())
@@ -174,17 +173,17 @@ def _unshaped(opt: OptimizerDef, index: Hashable, kept: Mapping[str, Any]) -> An
 def _checked(
     opt: OptimizerDef, index: Hashable, arrays: Any, master: Any, kept: Any, full: Any
 ) -> Any:
-    """Slots of the arrays, if they are those that the algorithm makes for such a weight."""
+    """Returns slots of the arrays, if they are those that the algorithm makes for such a weight."""
     if master is not None and (np.shape(master), master.dtype) != (full.shape, np.float32):
         raise _ShapeError(
             f"the master must be float32 of shape {full.shape}, got {master.dtype} of "
             f"{np.shape(master)}"
         )
     try:
-        opt._check_weight(full)
+        opt.check_weight(Like(full.shape, full.dtype, index))
     except ValueError as error:
         raise _ShapeError(str(error)) from None
-    expected = jax.eval_shape(lambda w: opt._slots(w, index), full)
+    expected = opt.slots(Like(full.shape, full.dtype, index))
     if arrays and expected == ():
         raise _ShapeError("it must be None, as momentum is 0")
     values: dict[str, Any] = {}
@@ -193,7 +192,7 @@ def _checked(
         value = (kept if kept_there else arrays).get(name)
         if kept_there and value is None:
             # Not in the file; as it is with a new optimizer.
-            values[name] = getattr(opt._slots(jnp.zeros(full.shape, full.dtype), index), name)
+            values[name] = made(wanted, jnp.zeros(full.shape, full.dtype))
         elif (wanted is None) != (value is None):
             raise _ShapeError(f"{name} must be {'None' if wanted is None else 'an array'}")
         elif value is None:
@@ -207,7 +206,7 @@ def _checked(
 
 
 def _array(value: Any, name: str, dtype: Any) -> jax.Array:
-    """A JAX array of its own, in the dtype that it has unless another is asked for."""
+    """Returns a JAX array of its own, in the dtype that it has unless another is asked for."""
     if dtype is None:
         dtype = value.dtype
         if jax.dtypes.canonicalize_dtype(dtype) != dtype:

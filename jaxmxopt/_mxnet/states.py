@@ -2,9 +2,11 @@
 
 from typing import Any, NamedTuple
 
-from jaxmxopt._mxnet.constructors import Pending, Record
+import numpy as np
+
+from jaxmxopt._mxnet.constructors import Pending, Record, Scope
 from jaxmxopt._mxnet.pickle import run_pickle
-from jaxmxopt._mxnet.record import Budget, MXNetRecord, record_of
+from jaxmxopt._mxnet.record import MXNetRecord, array_of, record_of
 
 __all__ = ["StatesFile", "read_states"]
 
@@ -42,35 +44,35 @@ def read_states(data: bytes) -> StatesFile:
             "this is no .states file: it must hold a dict of states, or one and an optimizer, "
             f"got {_shown(root)}."
         )
-    record, budget = None, Budget(1000 + 2 * len(data))
+    record = None
     if optimizer is not None:
         if not isinstance(optimizer, Record) or "num_update" not in (optimizer.attributes or {}):
             raise ValueError("what stands beside the states must be an optimizer.")
-        record = record_of(optimizer, budget)
-    read = {index: _state(state, index, 0, budget) for index, state in states.items()}
+        record = record_of(optimizer, scope)
+    read = {index: _state(state, index, 0, scope) for index, state in states.items()}
     version = record.version if record is not None else None
     return StatesFile(read, record, version or (2 if scope.np_shape else 1))
 
 
 def _shown(made: Any) -> str:
-    """What a pickle holds, for a message."""
+    """Returns what a pickle holds, for a message."""
     if isinstance(made, Record):
         return f"an object of {made.of}"
     if isinstance(made, Pending):
-        return "a dtype" if made.kind == "dtype" else "an array"
+        return "a dtype" if isinstance(made.value, np.dtype) else "an array"
     return f"a {type(made).__name__}"
 
 
-def _state(made: Any, index: Any, depth: int, budget: Budget) -> Any:
+def _state(made: Any, index: Any, depth: int, scope: Scope) -> Any:
     """Takes a state out of what the interpreter made of it."""
-    budget.spend(1)
+    scope.spend(1)
     what = f"the state of {index!r:.100} must be"
     if depth > _DEEPEST:
         raise ValueError(f"{what} an array or a few in tuples.")
     if type(made) in (tuple, list):
-        return tuple(_state(item, index, depth + 1, budget) for item in made)
-    if isinstance(made, Pending) and made.built and made.kind != "dtype":
-        return budget.array(made)
+        return tuple(_state(item, index, depth + 1, scope) for item in made)
+    if isinstance(made, Pending) and made.built and not isinstance(made.value, np.dtype):
+        return array_of(made, scope)
     if made is None or type(made) in (int, float, bool):
         return made
     if isinstance(made, Record):

@@ -1,24 +1,19 @@
-"""States on disk: one `.npz` without pickle, checked throughout, that appears whole or not at all.
+"""The functions of `jaxmxopt.checkpoint`."""
 
-A file holds the leaves of a tree under their names, the algorithm and its hyperparameters. What it
-holds does not depend on how a state is laid out in memory or over devices. Loading needs the tree
-to be restored into: everything is compared with it first, and nothing is ever cast.
-"""
-
-import contextlib
 import io
+import itertools
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from typing import Any, BinaryIO, TypeVar
 
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.pure import Definition, as_definition
-from jaxmxopt._files import npz as _npz
-from jaxmxopt._files import records as _records
-from jaxmxopt._files.atomic import replacing
-from jaxmxopt._files.named_leaves import TreeError, WrongLeafError
-from jaxmxopt._files.tree_file import contents, restored
-from jaxmxopt._files.zip import FileError
+from jaxmxopt._core.algorithm import OptimizerDef
+from jaxmxopt._core.definition import Definition, as_definition
+from jaxmxopt._core.slots import kinds_of
+from jaxmxopt._files import archive
+from jaxmxopt._files.arrays import on_host
+from jaxmxopt._files.codec import Decoder, algorithm_name, encode
+from jaxmxopt._files.files import naming, replacing
+from jaxmxopt._files.tree import contents, restored
 from jaxmxopt._stateful.trainer import Trainer
 from jaxmxopt._stateful.updater import Updater
 
@@ -66,18 +61,17 @@ def save(path: Path, tree: Any, *, opt: Definition | None = None, params: Any = 
         with replacing(path) as file:
             file.write(data)
         return
-    header = _header(call, opt)
-    with _named(call), replacing(path) as file:
-        _write(file, header, tree, opt, params)
+    with naming(call), replacing(path) as file:
+        _write(file, tree, opt, params)
 
 
 def dumps(tree: Any, *, opt: Definition | None = None, params: Any = None) -> bytes:
     """Returns what `save` would write, for the same arguments."""
     if isinstance(tree, (Updater, Trainer)):
         return _states_of("checkpoint.dumps", tree, opt, params)
-    header, file = _header("checkpoint.dumps", opt), io.BytesIO()
-    with _named("checkpoint.dumps"):
-        _write(file, header, tree, opt, params)
+    file = io.BytesIO()
+    with naming("checkpoint.dumps"):
+        _write(file, tree, opt, params)
     return file.getvalue()
 
 
@@ -127,30 +121,28 @@ def load_definition(path: Path, **given: Any) -> Definition:
         OSError: the file cannot be read.
     """
     call = _call("load_definition", path)
-    with open(path, "rb") as file, _named(call):
-        reader = _npz.Reader(file)
+    with open(path, "rb") as file, naming(call):
+        reader = archive.Reader(file)
         record = reader.header.get("definition")
         if record is None:
-            raise FileError("records no optimizer; it was saved without one.")
-        opt = _records.from_record(record, "the optimizer", given=given)
+            raise ValueError("records no optimizer; it was saved without one.")
+        decoder = Decoder(reader.leaf, given)
+        opt = decoder.decode(record, "the optimizer")
         if not isinstance(opt, Definition):
-            raise FileError(f"records a {type(opt).__name__}, which is no optimizer.")
-        return opt
+            raise ValueError(f"records a {type(opt).__name__}, which is not an optimizer.")
+        rest = {name: value for name, value in given.items() if name not in decoder.used}
+        try:
+            return opt.replace(**rest) if rest else opt
+        except TypeError as error:
+            raise ValueError(f"the optimizer cannot be made again: {error}") from None
 
 
 def _call(name: str, path: Any) -> str:
-    """How errors name a call."""
+    """Returns how errors name a call."""
     if not isinstance(path, (str, os.PathLike)):
         kind = type(path).__name__
         raise TypeError(f"checkpoint.{name}: path must be a path, got {kind}; it stands first.")
     return f"checkpoint.{name}({os.fspath(path)!r})"
-
-
-def _header(call: str, opt: Any) -> dict[str, Any]:
-    if opt is None:
-        return {"algorithm": None, "definition": None}
-    as_definition(f"{call}: opt", opt)
-    return {"algorithm": _records.algorithm_name(opt), "definition": _records.to_record(opt)}
 
 
 def _states_of(call: str, owner: Updater | Trainer, opt: Any, params: Any) -> bytes:
@@ -165,21 +157,28 @@ def _states_only(call: str, owner: Updater | Trainer, opt: Any, params: Any) -> 
         raise TypeError(f"{call}: opt and params must be left out beside {type(owner).__name__}.")
 
 
-def _write(file: BinaryIO, header: dict[str, Any], tree: Any, opt: Any, params: Any) -> None:
-    more, arrays = contents(tree, params)
+def _write(file: BinaryIO, tree: Any, opt: Any, params: Any) -> None:
+    algorithm = _algorithm(opt)
+    header, leaves = contents(tree, params)
     if isinstance(opt, OptimizerDef):
-        _check_states(opt, more["nodes"])
-    _npz.write(file, header | more, arrays)
+        _check_states(opt, header["slots"])
+    arrays: dict[str, Any] = {}
+    header["algorithm"] = algorithm
+    header["definition"] = encode(opt, "(definition)", arrays, hyperparameters=True)
+    archive.write(file, header, itertools.chain(leaves, on_host(arrays)))
 
 
-def _check_states(opt: OptimizerDef, nodes: Mapping[str, Any]) -> None:
-    """Where a tree has states, one must be of the algorithm that is recorded with them."""
-    kinds = {kind.__name__ for kind in opt._slot_types}
-    states = {name: node["slots"] for name, node in nodes.items() if node["kind"] == "State"}
+def _algorithm(opt: Any) -> str | None:
+    return None if opt is None else algorithm_name(as_definition("opt", opt))
+
+
+def _check_states(opt: OptimizerDef, states: Mapping[str, Any]) -> None:
+    """Raises unless one of the states of a tree is of the algorithm recorded with them."""
+    kinds = {kind.__name__ for kind in kinds_of(opt)}
     # A wrapper's states have slots of its own beside those of the algorithm.
     if states and not any(not slots or kinds.intersection(slots) for slots in states.values()):
         name, slots = next(iter(states.items()))
-        raise TreeError(
+        raise ValueError(
             f"opt must be what the states are of, got {type(opt).__name__} and, at {name!r}, a "
             f"State with slots {' or '.join(slots)}."
         )
@@ -190,21 +189,9 @@ def _restored(call: str, file: BinaryIO, like: T, opt: Any, params: Any) -> T:
         _states_only(call, like, opt, params)
         like._load(call, file.read())
         return like
-    wanted = _header(call, opt)["algorithm"]
-    with _named(call):
-        reader = _npz.Reader(file)
+    with naming(call):
+        wanted, reader = _algorithm(opt), archive.Reader(file)
         found = reader.header.get("algorithm")
         if wanted is not None and found != wanted:
-            raise FileError(f"must be of {wanted}, got {found or 'no optimizer'}.")
+            raise ValueError(f"must be of {wanted}, got {found or 'no optimizer'}.")
         return restored(reader, like, params)
-
-
-@contextlib.contextmanager
-def _named(call: str) -> Generator[None]:
-    """Adds to an error which call it was."""
-    try:
-        yield
-    except (FileError, TreeError) as error:
-        raise ValueError(f"{call}: {error}") from None
-    except WrongLeafError as error:
-        raise TypeError(f"{call}: {error}") from None

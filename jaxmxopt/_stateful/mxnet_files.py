@@ -1,30 +1,17 @@
-"""MXNet's files without MXNet: `.params` and `.states`, read as data.
+"""The functions of `jaxmxopt.mxnet_files`."""
 
-MXNet saves the states of optimizers as pickles, which can run anything when they are loaded. Here
-they are read by an interpreter that knows arrays, containers, numbers and text, and refuses all
-else by name. Nothing in a file is executed or imported; whatever is wrong with one is a
-`ValueError`, and reading takes time and memory in proportion to the file.
-
-Arrays come as JAX arrays. Those of 64 bits stay NumPy arrays while JAX has no 64-bit types
-(`jax_enable_x64`), so that nothing is lost.
-"""
-
-import contextlib
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
-from jaxmxopt._core.definition import OptimizerDef
+from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.state import State
-from jaxmxopt._files.atomic import replacing
+from jaxmxopt._files.files import naming, replacing
 from jaxmxopt._mxnet.ndarray import CSR as CSR
-from jaxmxopt._mxnet.owned import owned
 from jaxmxopt._mxnet.params import read_params, write_params
 from jaxmxopt._mxnet.record import MXNetRecord as MXNetRecord
 from jaxmxopt._mxnet.states import StatesFile, read_states
-from jaxmxopt._stateful.from_mxnet import states_of
-from jaxmxopt._stateful.optimizers_of_mxnet import definition_of
-from jaxmxopt._stateful.to_mxnet import dumped
+from jaxmxopt._stateful.mxnet_optimizers import definition_of, dumped, owned, states_of
 from jaxmxopt._stateful.trainer import Trainer
 from jaxmxopt._stateful.updater import Updater
 
@@ -87,7 +74,7 @@ def load_params(file: File) -> dict[str, Any] | list[Any]:
         OSError: it cannot be opened.
     """
     data, shown = _read(file)
-    with _named(f"mxnet_files.load_params({shown})"):
+    with naming(f"mxnet_files.load_params({shown})"):
         return owned(read_params(data))
 
 
@@ -108,7 +95,7 @@ def save_params(
         TypeError: something is not an array, or a name is not a string.
         OSError: the file cannot be written.
     """
-    with _named(f"mxnet_files.save_params({os.fspath(file)!r})"):
+    with naming(f"mxnet_files.save_params({os.fspath(file)!r})"):
         data = write_params(params, np_shape)
     with replacing(file) as opened:
         opened.write(data)
@@ -134,10 +121,10 @@ def load_states(file: File) -> MXNetStates:
         MXNetStates(states={0: None, 'fc_weight': None}, optimizer=None)
         >>> load_states(b"cos\nsystem\n(S'ls'\ntR.")
         Traceback (most recent call last):
-        ValueError: mxnet_files.load_states(bytes): os.system is refused: ...
+        ValueError: mxnet_files.load_states(bytes): is no state file: os.system is refused: ...
     """
     data, shown = _read(file)
-    with _named(f"mxnet_files.load_states({shown})"):
+    with naming(f"mxnet_files.load_states({shown})"):
         found = read_states(data)
         return MXNetStates(owned(found.states), owned(found.optimizer), found.version)
 
@@ -184,7 +171,7 @@ def save_states(
             "mxnet_files.save_states: updater must be an Updater or a Trainer, "
             f"got {type(updater).__name__}."
         )
-    with _named(f"mxnet_files.save_states({os.fspath(file)!r})"):
+    with naming(f"mxnet_files.save_states({os.fspath(file)!r})"):
         if names is None and isinstance(updater, Trainer):
             raise ValueError(
                 "names must be given for a Trainer, as gluon numbers its parameters: their names "
@@ -220,7 +207,7 @@ def to_definition(record: MXNetRecord, *, lr_scheduler: Any = None) -> Optimizer
             "mxnet_files.to_definition: record must be the optimizer that load_states found, got "
             f"{record!r}; make the definition yourself where the file has none."
         )
-    with _named("mxnet_files.to_definition"):
+    with naming("mxnet_files.to_definition"):
         return definition_of(record, lr_scheduler)
 
 
@@ -248,7 +235,7 @@ def to_states(
         ValueError: a weight has no state in the file, or one of another algorithm or shape; or
             there is no optimizer in the file and no definition.
     """
-    with _named("mxnet_files.to_states"):
+    with naming("mxnet_files.to_states"):
         if definition is None:
             if found.optimizer is None:
                 raise ValueError("definition must be given, as the file holds no optimizer.")
@@ -262,7 +249,7 @@ def to_states(
 
 
 def _read(file: File) -> tuple[bytes, str]:
-    """The content of a file, and what to call it in messages."""
+    """Returns the content of a file, and what to call it in messages."""
     if isinstance(file, (bytes, bytearray, memoryview)):
         return bytes(file), "bytes"
     if isinstance(file, (str, os.PathLike)):
@@ -272,14 +259,3 @@ def _read(file: File) -> tuple[bytes, str]:
     if not isinstance(content, bytes):
         raise TypeError(f"mxnet_files: file must be opened for reading bytes, got {file!r}.")
     return content, repr(getattr(file, "name", "file"))
-
-
-@contextlib.contextmanager
-def _named(call: str) -> Generator[None]:
-    """Puts the name of a call before the messages of the errors in it."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{call}: {error}") from None
-    except TypeError as error:
-        raise TypeError(f"{call}: {error}") from None

@@ -1,18 +1,40 @@
-"""The bytes that `get_states` and `save_states` give, and both kinds that are taken back."""
+"""Files of an optimizer and its states: what `get_states` and `save_states` give and take back."""
 
+import copy
 import io
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from jaxmxopt._files import npz as _npz
+import jax
+
+from jaxmxopt._core import __version__
+from jaxmxopt._core.names import path_name
+from jaxmxopt._files import archive
+from jaxmxopt._files.arrays import on_host
+from jaxmxopt._files.codec import Decoder, algorithm_name, class_name, encode
+from jaxmxopt._files.files import naming
 from jaxmxopt._mxnet.states import read_states
-from jaxmxopt._stateful.from_mxnet import restored as restored_from_mxnet
+from jaxmxopt._stateful.hyperparameters import COMMON, Undefined, own_fields
+from jaxmxopt._stateful.mxnet_optimizers import restored as restored_from_mxnet
 from jaxmxopt._stateful.optimizer import Optimizer
-from jaxmxopt._stateful.updater_file import Restored, restored, updater_contents
 
-__all__ = ["adopted", "dumped", "loaded"]
+__all__ = ["Restored", "adopted", "dumped", "loaded", "restored", "updater_contents"]
 
 _ZIP = b"PK\x03\x04"
+# Made anew, given by the program, or said elsewhere in the header.
+_LEFT_OUT = {
+    *("_prepared", "_parts", "param_dict", "_definition", "_decays"),
+    *("_rate", "_lr_mult", "_wd_mult"),
+    *("_largest", "_all_index_update_counts", "_index_update_count"),
+}
+
+
+class Restored(NamedTuple):
+    """What an Updater goes on with."""
+
+    optimizer: Optimizer
+    states: dict[Any, Any]
+    more: Any
 
 
 def dumped(
@@ -22,19 +44,15 @@ def dumped(
     dump_optimizer: bool,
     more: Any = None,
 ) -> bytes:
-    """Our own file of an optimizer, its states by index, and more; for errors in `call`."""
+    """Returns our own file of an optimizer, its states by index, and more; for errors in `call`."""
     file = io.BytesIO()
-    try:
-        _npz.write(file, *updater_contents(optimizer, states, dump_optimizer, more))
-    except ValueError as error:
-        raise ValueError(f"{call}: {error}") from None
-    except TypeError as error:
-        raise TypeError(f"{call}: {error}") from None
+    with naming(call):
+        archive.write(file, *updater_contents(optimizer, states, dump_optimizer, more))
     return file.getvalue()
 
 
 def loaded(call: str, data: Any, optimizer: Optimizer, states: Mapping[Any, Any]) -> Restored:
-    """What the bytes of a file, ours or MXNet's, say; nothing given here is changed.
+    """Reads a file, ours or MXNet's; nothing given here is changed.
 
     Args:
         call: for errors.
@@ -45,18 +63,163 @@ def loaded(call: str, data: Any, optimizer: Optimizer, states: Mapping[Any, Any]
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"{call}: states must be bytes, got {type(data).__name__}.")
     data = bytes(data)
-    try:
+    with naming(call):
         if data.startswith(_ZIP):
-            return restored(_npz.Reader(io.BytesIO(data)), optimizer, states)
+            return restored(archive.Reader(io.BytesIO(data)), optimizer, states)
         return Restored(*restored_from_mxnet(read_states(data), optimizer), None)
-    except ValueError as error:
-        raise ValueError(f"{call}: {error}") from None
 
 
 def adopted(current: Optimizer, made: Optimizer) -> Optimizer:
-    """The optimizer to go on with: the one that programs hold, as far as the one from a file."""
+    """Returns the optimizer to go on with: where it can be, the one that programs hold."""
     if made is current or type(made) is not type(current):
         return made
     vars(current).clear()
     vars(current).update(vars(made))
     return current
+
+
+def updater_contents(
+    optimizer: Optimizer, states: Mapping[Any, Any], dump_optimizer: bool, more: Any = None
+) -> tuple[dict[str, Any], Any]:
+    """Takes an optimizer and its states apart for `archive.write`.
+
+    Args:
+        optimizer: its algorithm and counts are always told.
+        states: by index.
+        dump_optimizer: tell its hyperparameters, multipliers and schedule too.
+        more: what else is to be kept: arrays, numbers and strings in containers.
+
+    Returns:
+        The header and the arrays.
+    """
+    arrays: dict[str, Any] = {}
+    by_device = optimizer._all_index_update_counts
+    counts = {"num_update": optimizer.num_update, "by_device": by_device}
+    header: dict[str, Any] = {
+        "kind": "updater",
+        "writer": f"jaxmxopt {__version__}",
+        "algorithm": _algorithm(optimizer),
+        "definition": None,
+        "optimizer": None,
+        "counts": encode(counts, "counts", arrays, hyperparameters=True),
+        "states": encode(dict(states), "states", arrays),
+        "more": encode(more, "more", arrays),
+    }
+    if dump_optimizer:
+        definition = None if _is_undefined(optimizer) else optimizer.definition
+        attributes = _attributes(optimizer).items()
+        header["definition"] = encode(definition, "definition", arrays, hyperparameters=True)
+        header["optimizer"] = {
+            "class": class_name(type(optimizer)),
+            "attributes": {name: encode(value, f"optimizer/{name}", arrays, hyperparameters=True)
+                           for name, value in attributes},
+        }  # fmt: skip
+    return header, on_host(arrays)
+
+
+def _is_undefined(optimizer: Optimizer) -> bool:
+    return type(optimizer._definition) is Undefined
+
+
+def _algorithm(optimizer: Optimizer) -> str:
+    own = _is_undefined(optimizer)
+    return class_name(type(optimizer)) if own else algorithm_name(optimizer._definition)
+
+
+def _attributes(optimizer: Optimizer) -> dict[str, Any]:
+    """Return all that a program may have set, an algorithm's own numbers among it."""
+    held = {name: value for name, value in vars(optimizer).items() if name not in _LEFT_OUT}
+    if not optimizer._is_algorithm:
+        # The definition says it, as the hyperparameters of a wrapper are those inside.
+        return {"_wrapped": optimizer._definition, **held}
+    names = ["lr", *COMMON, "lr_mult", "wd_mult", *own_fields(optimizer._kinds)]
+    return {**{name: getattr(optimizer, name) for name in names}, **held}
+
+
+def restored(reader: archive.Reader, optimizer: Optimizer, current: Mapping[Any, Any]) -> Restored:
+    """Reads what an Updater with this optimizer goes on with.
+
+    Args:
+        reader: of the file.
+        optimizer: of the algorithm that the file is of. It is not changed: a copy takes over
+            what the file says.
+        current: states by index that those of the file stand in for, as far as there are any.
+
+    Raises:
+        ValueError: the file is of something else, or says what cannot be.
+    """
+    header, decode = reader.header, Decoder(reader.leaf).decode
+    if header.get("kind") != "updater":
+        raise ValueError("must be of an Updater or a Trainer, got a tree; see checkpoint.load.")
+    if header.get("algorithm") != _algorithm(optimizer):
+        raise ValueError(f"must be of {_algorithm(optimizer)}, got {header.get('algorithm')}.")
+    made = copy.copy(optimizer)
+    made.param_dict = optimizer.param_dict
+    if header.get("optimizer") is not None:
+        _take_over(made, header["optimizer"], decode)
+    _take_counts(made, decode(header.get("counts"), "counts"))
+    states = decode(header.get("states"), "states")
+    if not isinstance(states, dict):
+        raise ValueError("is damaged: states.")
+    for index in states.keys() & current.keys():
+        _check_like(index, states[index], current[index])
+    return Restored(made, states, decode(header.get("more"), "more"))
+
+
+def _check_like(index: Any, state: Any, current: Any) -> None:
+    """Refuses a state of another weight; other slots of the same algorithm are none."""
+    if jax.tree.structure(state) != jax.tree.structure(current):
+        return
+    new, old = (jax.tree_util.tree_flatten_with_path(tree)[0] for tree in (state, current))
+    for (path, leaf), (_, wanted) in zip(new, old, strict=True):
+        for what in ("dtype", "shape"):
+            given, needed = getattr(leaf, what, None), getattr(wanted, what, None)
+            if given != needed:
+                name = "/".join(filter(None, (str(index), path_name(path))))
+                raise ValueError(f"{name!r} must have {what} {needed}, got {given}.")
+
+
+def _take_over(made: Optimizer, record: Any, decode: Any) -> None:
+    """Sets the attributes of an optimizer to what a file says."""
+    match record:
+        case {"class": str(), "attributes": dict(attributes)}:
+            pass
+        case _:
+            raise ValueError("is damaged: optimizer.")
+    current = _attributes(made)
+    for name, said in attributes.items():
+        if name not in current:
+            raise ValueError(f"says {name!r} of the optimizer, which has no such attribute.")
+        value = decode(said, f"the optimizer.{name}", current[name])
+        if isinstance(value, dict) != isinstance(current[name], dict):
+            raise ValueError(f"is damaged: the optimizer.{name}.")
+        try:
+            if name == "_wrapped":
+                made._adopt(value)
+            else:
+                setattr(made, name, value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"says what cannot be: {error}") from None
+
+
+def _take_counts(made: Optimizer, counts: Any) -> None:
+    match counts:
+        case {"num_update": int(num_update), "by_device": dict(by_device)}:
+            pass
+        case _:
+            raise ValueError("is damaged: counts.")
+    merged: dict[Any, int] = {}
+    for device, table in by_device.items():
+        if type(device) is not int or not isinstance(table, dict):
+            raise ValueError("is damaged: counts.")
+        for index, count in table.items():
+            if type(count) is not int:
+                raise ValueError("is damaged: counts.")
+            merged[index] = max(count, merged.get(index, count))
+    # A weight may go on on another device, where its count is to go on too.
+    devices = {*by_device, *(device.id for device in jax.local_devices())}
+    made.num_update = num_update
+    made._all_index_update_counts = {
+        device: {**merged, **by_device.get(device, {})} for device in sorted(devices)
+    }
+    made._set_current_context(0)

@@ -7,31 +7,39 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxmxopt._core.checks import MismatchError, explained
-from jaxmxopt._core.compiled import flatten_grads, slots_and_master, with_master
+from jaxmxopt._core.algorithm import HALF
 from jaxmxopt._core.config import Real, as_number
-from jaxmxopt._core.definition import OptimizerDef
-from jaxmxopt._core.gradients import multiplied
-from jaxmxopt._core.layout import Layout
-from jaxmxopt._core.loss_scale import DynamicLossScaler
+from jaxmxopt._core.definition import Definition
+from jaxmxopt._core.loss_scale import DynamicLossScaler, LossScale, all_finite
+from jaxmxopt._core.names import flatten_with_names
 from jaxmxopt._core.overriding import warn_caller
-from jaxmxopt._core.paths import flatten_with_names
 from jaxmxopt._core.state import MasterState, State
-from jaxmxopt._files.atomic import replacing
-from jaxmxopt._stateful.loss_scaling import LossScaling
+from jaxmxopt._files.files import replacing
 from jaxmxopt._stateful.optimizer import Optimizer
 from jaxmxopt._stateful.saved_states import adopted, dumped, loaded
-from jaxmxopt._stateful.trainer_file import checked, in_their_places, paths_by_number, rename
-from jaxmxopt._stateful.tree_optimizer import TreeOptimizer
 from jaxmxopt._stateful.updater import device_id, placed
-from jaxmxopt._wrappers.masters import masters
+from jaxmxopt._stateful.updates import (
+    TreeStates,
+    adds_up,
+    has_masters,
+    leaves_of,
+    multiplied,
+    updates_of,
+)
 
-__all__ = ["Trainer"]
+__all__ = [
+    "Trainer",
+    "checked",
+    "in_their_places",
+    "paths_by_number",
+    "rename",
+]
 
 Tree = TypeVar("Tree")
 Path = str | os.PathLike[str]
 
-_multiplied = jax.jit(multiplied)
+# Stores of MXNet's that mean nothing on one process.
+_LOCAL_STORES = (None, "local", "device", "nccl")
 
 
 class Trainer:
@@ -44,16 +52,24 @@ class Trainer:
     The weights are copied at first. Every step reuses the memory of the weights before it: what
     `params` or `step` returned earlier is dead then.
 
+    A subclass may override `_allreduce_grads(grads)`, which `step` calls first and which returns
+    the gradients to go on with; and read and set `_scale`, the `rescale_grad` before it is divided
+    by the batch size, `_params`, the list of weights, and `_optimizer`.
+
     Args:
         params: any pytree of floating arrays.
         optimizer: the name of an optimizer, an Optimizer, or a definition.
         optimizer_params: its arguments, as a mapping, where `optimizer` is a name or a definition.
+        kvstore: gluon's, without effect: None, `"local"`, `"device"` or `"nccl"`.
+        compression_params: gluon's: None.
+        update_on_kvstore: gluon's, without effect: None, False or True.
         loss_scaler: for float16. Multiply the loss by `loss_scale` before it is differentiated;
             `step` divides the gradients by it, and leaves everything as it is where they are not
             finite.
 
     Raises:
-        ValueError: two weights have the same path.
+        ValueError: two weights have the same path; or `kvstore` or `compression_params` ask for
+            what is not done here.
         TypeError: a leaf of params is not a floating array, or arguments came with an Optimizer.
 
     Warns:
@@ -69,8 +85,12 @@ class Trainer:
     def __init__(
         self,
         params: Any,
-        optimizer: str | Optimizer | OptimizerDef,
+        optimizer: str | Optimizer | Definition,
         optimizer_params: Mapping[str, Any] | None = None,
+        kvstore: Any = "device",
+        compression_params: Mapping[str, Any] | None = None,
+        update_on_kvstore: bool | None = None,
+        *,
         loss_scaler: DynamicLossScaler | None = None,
     ) -> None:
         if not isinstance(optimizer_params, Mapping | None):
@@ -78,22 +98,18 @@ class Trainer:
                 "Trainer: optimizer_params must be a mapping such as {'learning_rate': 0.1}, "
                 f"got {optimizer_params!r}."
             )
+        _check_store(kvstore, compression_params, update_on_kvstore)
         self._optimizer = Optimizer.create_optimizer(optimizer, **(optimizer_params or {}))
         self._scale = self._optimizer.rescale_grad
-        self._scaling = LossScaling(loss_scaler)
+        self._scaling = _LossScaling(loss_scaler)
         self._names, weights, self._tree = flatten_with_names(params)
         if len(set(self._names)) < len(self._names):
             double = next(n for i, n in enumerate(self._names) if n in self._names[:i])
             raise ValueError(f"Trainer({double!r}): every weight must have a path of its own.")
         self._look_for_names("Trainer")
-        states: Any
-        if isinstance(self._optimizer, TreeOptimizer) and not self._optimizer._is_separable():
-            states = self._optimizer.definition._init(params)
-        else:
-            create = self._optimizer.create_state_multi_precision
-            states = [create(name, w) for name, w in zip(self._names, weights, strict=True)]
-        self._weights = [jnp.array(weight, copy=True) for weight in weights]
-        self._keep(states)
+        run = updates_of(self._optimizer)
+        self._states = run.first(self._optimizer, self._names, weights, params)
+        self._params = [jnp.array(weight, copy=True) for weight in weights]
 
     # Reading.
 
@@ -104,17 +120,17 @@ class Trainer:
         Each call makes the tree anew: what is put into it does not reach the Trainer. A whole tree
         can be set, like the one given; masters follow, and the rest of the states stays.
         """
-        return jax.tree.unflatten(self._tree, self._weights)
+        return jax.tree.unflatten(self._tree, self._params)
 
     @params.setter
     def params(self, params: Any) -> None:
-        """Goes on with copies of other weights; of what the optimizer remembers, masters follow.
+        """Go on with copies of other weights; of what the optimizer remembers, masters follow.
 
         Raises:
             ValueError: they are not like the weights in names, shapes and dtypes.
         """
         named = dict(zip(*flatten_with_names(params)[:2], strict=True))
-        wanted = {n: (w.shape, w.dtype) for n, w in zip(self._names, self._weights, strict=True)}
+        wanted = {n: (w.shape, w.dtype) for n, w in zip(self._names, self._params, strict=True)}
         given = {n: (jnp.shape(w), jnp.result_type(w)) for n, w in named.items()}
         for name in [*wanted, *given]:
             if given.get(name) != wanted.get(name):
@@ -124,14 +140,15 @@ class Trainer:
                 )
         # Another container may have the same names in another order.
         weights = [named[name] for name in self._names]
-        if self._whole is None:
-            self._keep([_of_weight(s, w) for s, w in zip(self._states(), weights, strict=True)])
-        elif any(leaf is not None for leaf in masters(self.params, self._whole).values()):
+        if not self._states.whole:
+            pairs = zip(self.states.values(), weights, strict=True)
+            self._keep([_of_weight(*pair) for pair in pairs])
+        elif has_masters(self.params, self.states[""]):
             raise ValueError(
                 "Trainer.params: weights with masters cannot be set beside a transformation of "
                 "optax; make another Trainer."
             )
-        self._weights = [jnp.array(weight, copy=True) for weight in weights]
+        self._params = [jnp.array(weight, copy=True) for weight in weights]
 
     @property
     def optimizer(self) -> Optimizer:
@@ -144,9 +161,7 @@ class Trainer:
 
         Where a transformation of optax is inside, it is one `State` of the whole tree, under `""`.
         """
-        if self._whole is not None:
-            return {"": self._whole}
-        return dict(zip(self._names, self._states(), strict=True))
+        return self._states.by_name()
 
     @property
     def learning_rate(self) -> float:
@@ -159,7 +174,7 @@ class Trainer:
         return self._scaling.state.loss_scale
 
     def set_learning_rate(self, lr: float) -> None:
-        """Sets the learning rate.
+        """Set the learning rate.
 
         Raises:
             UserWarning: there is a scheduler, which decides.
@@ -167,20 +182,20 @@ class Trainer:
         self._optimizer.set_learning_rate(lr)
 
     def _look_for_names(self, call: str) -> None:
-        """Warns of multipliers of no weight."""
+        """Warn of multipliers of no weight."""
         for message in self._optimizer._without_weight(self._names):
             warn_caller(f"{call}: {message}")
-        self._looked_at = self._multipliers()
+        self._looked_at = self._tables()
 
-    def _multipliers(self) -> tuple[Any, Any]:
-        """The tables as they are, to be told from others set later; a wrapper's are not seen."""
-        tables = vars(self._optimizer)
-        return tables.get("lr_mult"), tables.get("wd_mult")
+    def _tables(self) -> tuple[Any, Any]:
+        """Return the multipliers as they are, to be told from others set later."""
+        optimizer = self._optimizer
+        return getattr(optimizer, "lr_mult", None), getattr(optimizer, "wd_mult", None)
 
     # Updates.
 
     def step(self, grads: Any, batch_size: float, ignore_stale_grad: bool = False) -> Any:
-        """Updates all weights in one compiled call.
+        """Update all weights in one compiled call.
 
         Args:
             grads: a tree like the weights, summed over a batch; a leaf may be a `RowSparse`. None
@@ -198,27 +213,48 @@ class Trainer:
             TypeError: a gradient is not a floating array.
             UserWarning: a gradient is None and `ignore_stale_grad` is False.
         """
-        return self._step("Trainer.step", grads, batch_size, ignore_stale_grad)
+        grads = self.allreduce_grads(grads)
+        return self._update(grads, batch_size, ignore_stale_grad, "Trainer.step")
+
+    def allreduce_grads(self, grads: Any = None) -> Any:
+        """Do nothing: one process has no gradients of others to add.
+
+        `jax.jit` adds up what sharded batches give. It is for programs that call it between
+        `backward` and `update`.
+
+        Returns:
+            The gradients as given, or what a subclass makes of them in `_allreduce_grads`.
+        """
+        reduced = self._allreduce_grads(grads)
+        if reduced is None and grads is not None:
+            raise TypeError(
+                f"{type(self).__name__}._allreduce_grads: must return the gradients, as arrays do "
+                "not change in place, got None."
+            )
+        return reduced
+
+    def _allreduce_grads(self, grads: Any) -> Any:
+        """Return the gradients to go on with."""
+        return grads
 
     def update(self, grads: Any, batch_size: float, ignore_stale_grad: bool = False) -> Any:
-        """Does what `step` does; gluon's needs the gradients of several devices summed before."""
-        return self._step("Trainer.update", grads, batch_size, ignore_stale_grad)
+        """Do what `step` does, without `allreduce_grads`."""
+        return self._update(grads, batch_size, ignore_stale_grad, "Trainer.update")
 
-    def _step(self, call: str, grads: Any, batch_size: Any, ignore_stale_grad: bool) -> Any:
+    def _update(self, grads: Any, batch_size: Any, ignore_stale_grad: bool, call: str) -> Any:
         batch_size = as_number(call, "batch_size", batch_size, Real)
         if jnp.ndim(batch_size) != 0 or not batch_size > 0:
             raise ValueError(f"{call}: batch_size must be above 0, got {batch_size!r}.")
-        leaves = self._flat(call, grads)
-        tables = zip(self._multipliers(), self._looked_at, strict=True)
+        leaves = leaves_of(call, self._tree, self._names, grads)
+        tables = zip(self._tables(), self._looked_at, strict=True)
         if any(now is not then and now != then for now, then in tables):
             self._look_for_names(call)
-        if not ignore_stale_grad and any(leaf is None for leaf in leaves):
-            stale = self._names[next(n for n, leaf in enumerate(leaves) if leaf is None)]
-            raise UserWarning(
-                f"{call}({stale!r}): grad must be an array, got None; ignore_stale_grad=True "
-                "leaves such weights as they are."
-            )
         for name, leaf in zip(self._names, leaves, strict=True):
+            if leaf is None and not ignore_stale_grad:
+                raise UserWarning(
+                    f"{call}({name!r}): grad must be an array, got None; ignore_stale_grad=True "
+                    "leaves such weights as they are."
+                )
             if leaf is not None and not hasattr(leaf, "dtype"):
                 kind = type(leaf).__name__
                 raise TypeError(f"{call}({name!r}): grad must be an array, got {kind}.")
@@ -228,93 +264,33 @@ class Trainer:
             return self.params
         optimizer = self._optimizer
         before = optimizer.rescale_grad
-        if optimizer._adds_up():
+        if adds_up(optimizer):
             # The factor of the last call would be that of all gradients before.
             optimizer.rescale_grad = self._scale
             factor = jnp.asarray(1 / batch_size / self._scaling.divisor)
-            leaves = _multiplied(leaves, factor)
+            leaves = multiplied(leaves, factor)
         else:
             optimizer.rescale_grad = self._scale / batch_size / self._scaling.divisor
         try:
-            self._advance(call, leaves)
+            if self._names:
+                optimizer._set_current_context(device_id(self._params[0]))
+            given = self._tree, self._params, leaves, self._states
+            self._params, self._states = updates_of(optimizer).step(optimizer, call, *given)
         except BaseException:
             optimizer.rescale_grad = before
             raise
         self._scaling.state = following
         return self.params
 
-    def _advance(self, call: str, grads: list[Any]) -> None:
-        optimizer, names = self._optimizer, self._names
-        if names:
-            optimizer._set_current_context(device_id(self._weights[0]))
-        if self._slots is not None:
-            self._weights, self._slots, self._masters = optimizer._update_laid_out(
-                names, self._weights, grads, self._slots, self._masters, call, donate=True
-            )
-            return
-        stale = next((n for n, grad in enumerate(grads) if grad is None), None)
-        if isinstance(optimizer, TreeOptimizer):
-            joint = optimizer._joint()
-            if stale is not None and joint is not None:
-                raise ValueError(
-                    f"{call}({names[stale]!r}): grad must be an array, as {joint} looks at all "
-                    "weights together, got None."
-                )
-            if self._whole is not None:
-                trees = self.params, self._tree.unflatten(grads)
-                new, self._whole = optimizer._step_whole(call, names, *trees, self._whole)
-                self._weights = jax.tree.leaves(new)
-                return
-        fresh = [n for n, grad in enumerate(grads) if grad is not None]
-        chosen = ([given[n] for n in fresh] for given in (names, self._weights, grads, self._own))
-        updated = optimizer._update_each(*chosen)
-        for n, weight, state in zip(fresh, *updated, strict=True):
-            self._weights[n], self._own[n] = weight, state
-
-    def _flat(self, call: str, grads: Any) -> list[Any]:
-        """The gradients in the order of the weights, None among them."""
-        try:
-            return self._tree.flatten_up_to(grads)
-        except ValueError:
-            pass
-        try:
-            return flatten_grads(self._tree, self._names, grads)
-        except MismatchError as error:
-            raise explained(call, error) from None
-
     # States.
 
-    def _keep(self, states: Any) -> None:
-        """Takes states over, laid out for one compiled call where the optimizer allows it.
-
-        Args:
-            states: a list with one for each weight, or that of the whole tree.
-        """
-        optimizer, self._own = self._optimizer, states
-        self._slots = self._masters = self._whole = None
-        if isinstance(states, State):
-            self._own, self._whole = [], states
-            return
-        if optimizer._own_update:
-            return
-        kinds = [
-            (optimizer._algorithm._adapts(optimizer._name(name)), jax.tree.structure(state))
-            for name, state in zip(self._names, states, strict=True)
-        ]
-        layout = Layout.of(self._weights, kinds)
-        parts = [slots_and_master(state) for state in states]
-        self._slots = layout.pack([slots for slots, _ in parts])
-        self._masters = layout.pack([master for _, master in parts])
-        self._own = []
-
-    def _states(self) -> list[Any]:
-        if self._slots is None or self._masters is None:
-            return self._own
-        parts = self._slots.unpack(), self._masters.unpack()
-        return list(map(with_master, *parts))
+    def _keep(self, states: Sequence[Any]) -> None:
+        """Take over a state for each weight."""
+        run = updates_of(self._optimizer)
+        self._states = run.laid_out(self._optimizer, self._names, self._params, states)
 
     def save_states(self, fname: Path) -> None:
-        """Writes the states, the loss scale and the optimizer, save its `param_dict`, to a file.
+        """Write the states, the loss scale and the optimizer, save its `param_dict`, to a file.
 
         The file appears whole or not at all; the weights are not in it.
 
@@ -330,14 +306,14 @@ class Trainer:
         return dumped(call, self._optimizer, self._kept(), True, more=self._scaling.kept)
 
     def _kept(self) -> dict[str, Any]:
-        """What goes into a file: the states by path, or the leaves of that of the whole tree."""
-        if self._whole is None:
+        """Return what goes into a file: the states by path, or the leaves of that of the tree."""
+        if not self._states.whole:
             return self.states
-        names, leaves, _ = flatten_with_names(self._whole)
+        names, leaves, _ = flatten_with_names(self.states[""])
         return dict(zip(names, leaves, strict=True))
 
     def load_states(self, fname: Path, names: Sequence[str] | None = None) -> None:
-        """Goes on from a file that `save_states` wrote, or gluon's Trainer in MXNet.
+        """Go on from a file that `save_states` wrote, or gluon's Trainer in MXNet.
 
         Args:
             fname: of the file.
@@ -359,20 +335,20 @@ class Trainer:
             self._load(call, file.read(), names)
 
     def _load(self, call: str, data: bytes, names: Sequence[str] | None = None) -> None:
-        current = self._kept()
+        current, whole = self._kept(), self._states.whole
         found = loaded(call, data, self._optimizer, current)
         made, states = found.optimizer, found.states
-        numbers = paths_by_number(call, states, self._names, self._weights, names)
+        numbers = paths_by_number(call, states, self._names, self._params, names)
         if numbers:
             states = {numbers.get(index, index): state for index, state in states.items()}
             rename(made, numbers)
-        in_place = in_their_places(call, states, current, whole=self._whole is not None)
-        if self._whole is not None:
-            leaves, tree = jax.tree.flatten(self._whole)
+        in_place = in_their_places(call, states, current, whole=whole)
+        if whole:
+            leaves, tree = jax.tree.flatten(self.states[""])
             pairs = zip(in_place.values(), leaves, strict=True)
-            kept: Any = tree.unflatten([placed(leaf, old) for leaf, old in pairs])
+            kept = [tree.unflatten([placed(leaf, old) for leaf, old in pairs])]
         else:
-            pairs = zip(in_place.items(), self._weights, strict=True)
+            pairs = zip(in_place.items(), self._params, strict=True)
             kept = [
                 placed(checked(call, name, weight, state, current[name]), weight)
                 for (name, state), weight in pairs
@@ -382,7 +358,10 @@ class Trainer:
         except ValueError as error:
             raise ValueError(f"{call}: {error}") from None
         self._optimizer = adopted(self._optimizer, made)
-        self._keep(kept)
+        if whole:
+            self._states = TreeStates.of_whole(self._names, kept[0])
+        else:
+            self._keep(kept)
         self._scaling.state = scale
         if found.more is not None and self._scaling.scaler is None:
             warn_caller(f"{call}: the file's loss scale is left out, as there is no loss_scaler.")
@@ -392,7 +371,175 @@ class Trainer:
 
 
 def _of_weight(state: Any, weight: Any) -> Any:
-    """A state whose master, if it has one, is another weight's."""
+    """Return a state whose master, if it has one, is that of another weight."""
     if not isinstance(state, (MasterState, State)) or state.master is None:
         return state
     return state._replace(master=jnp.asarray(weight).astype(state.master.dtype))
+
+
+def _check_store(kvstore: Any, compression_params: Any, update_on_kvstore: Any) -> None:
+    """Raise ValueError for what gluon's key-value stores do and nothing does here."""
+    if not isinstance(kvstore, str | None):
+        kvstore = getattr(kvstore, "type", kvstore)
+    if kvstore not in _LOCAL_STORES:
+        raise ValueError(
+            f"Trainer: kvstore must be one of {', '.join(map(repr, _LOCAL_STORES))}, got "
+            f"{kvstore!r}. Over several processes call jax.distributed.initialize() and shard the "
+            "batch: jax.jit then adds up the gradients."
+        )
+    if compression_params:
+        raise ValueError(
+            f"Trainer: compression_params must be None, got {compression_params!r}. Cast the "
+            "gradients before they are added up, or leave it out."
+        )
+    if update_on_kvstore not in (None, False, True):
+        raise ValueError(
+            f"Trainer: update_on_kvstore must be None, False or True, got {update_on_kvstore!r}."
+        )
+
+
+class _LossScaling:
+    """A loss scaler and its state; the scaler None scales by 1 and lets every step count."""
+
+    def __init__(self, scaler: DynamicLossScaler | None) -> None:
+        if scaler is not None and not isinstance(scaler, DynamicLossScaler):
+            raise TypeError(f"Trainer: loss_scaler must be a DynamicLossScaler, got {scaler!r}.")
+        self.scaler = scaler
+        self.state = (scaler or DynamicLossScaler(init_scale=1.0)).init()
+
+    def judged(self, grads: Any) -> tuple[bool, LossScale]:
+        """Return True if gradients are finite, and the state of the next step."""
+        if self.scaler is None:
+            return True, self.state
+        finite, following = _judged(self.scaler, self.state, grads)
+        return bool(finite), following
+
+    @property
+    def divisor(self) -> float:
+        """The number that the gradients of this step are to be divided by."""
+        return 1.0 if self.scaler is None else float(self.state.loss_scale)
+
+    @property
+    def kept(self) -> LossScale | None:
+        """The state for a file."""
+        return None if self.scaler is None else self.state
+
+    def taken(self, found: Any) -> LossScale:
+        """Return the state to go on with, given that of a file, or raise ValueError."""
+        if found is None or self.scaler is None:
+            return self.state
+        if not isinstance(found, LossScale) or _forms(found) != _forms(self.state):
+            raise ValueError(f"the file is damaged: its loss scale is {found!r}.")
+        return found
+
+
+@jax.jit
+def _judged(scaler: DynamicLossScaler, state: LossScale, grads: Any) -> Any:
+    finite = all_finite(grads)
+    return finite, scaler.update(state, finite)
+
+
+def _forms(state: LossScale) -> list[Any]:
+    return [(getattr(leaf, "shape", None), getattr(leaf, "dtype", None)) for leaf in state]
+
+
+def paths_by_number(
+    call: str,
+    states: Mapping[Any, Any],
+    paths: Sequence[str],
+    weights: Sequence[Any],
+    names: Sequence[str] | None,
+) -> dict[Any, str]:
+    """Returns the paths of the weights that a file of MXNet's has numbers for.
+
+    Args:
+        call: for errors.
+        states: from the file, by index.
+        paths: of the weights.
+        weights: in the same order.
+        names: what the numbers mean, if somebody has said it.
+    """
+    known = sorted(index for index in states if isinstance(index, int))
+    if names is not None:
+        return _named(call, known, paths, list(names))
+    nested = any("/" in path or path.isdigit() for path in paths)
+    if known and nested and len({weight.shape for weight in weights}) < len(weights):
+        warn_caller(
+            f"{call}: the file has numbers, which go by the order of the leaves of params: "
+            "weights of one shape may get each other's states. names= says gluon's order."
+        )
+    if len(known) == len(paths):
+        # Weights that do not learn have numbers too, but no states.
+        return dict(zip(known, paths, strict=True))
+    return {index: paths[index] for index in known if 0 <= index < len(paths)}
+
+
+def _named(
+    call: str, known: Sequence[int], paths: Sequence[str], names: Sequence[str]
+) -> dict[Any, str]:
+    if not known:
+        raise ValueError(f"{call}: names must be left out, as the file has names itself.")
+    for path in paths:
+        if (count := names.count(path)) != 1:
+            raise ValueError(
+                f"{call}: names must hold every weight once, got {path!r} {count} times."
+            )
+    return {number: name for number, name in enumerate(names) if name in paths}
+
+
+def in_their_places(
+    call: str, states: Mapping[Any, Any], current: Mapping[str, Any], *, whole: bool
+) -> dict[str, Any]:
+    """Returns the states in the order of those of now, which stay where a file has none.
+
+    Raises:
+        ValueError: not all of the file has its place; or, in a file of ours and where the state is
+            that of the whole tree, something is missing.
+    """
+    missing = next((name for name in current if name not in states), None)
+    # In MXNet's files those that do not learn are missing, and weights have numbers.
+    ours = all(name in current for name in states)
+    if missing is not None and (whole or (states and ours)):
+        raise ValueError(f"{call}: the file must hold all states, got none of {missing!r}.")
+    further = [index for index in states if index not in current]
+    if further:
+        without = "" if missing is None else f", and none of {missing!r}"
+        raise ValueError(
+            f"{call}: the file must be of these weights, {len(current)} in number, got states of "
+            f"{len(further)} more, the first {further[0]!r}{without}."
+        )
+    return {name: states.get(name, kept) for name, kept in current.items()}
+
+
+def checked(call: str, name: str, weight: Any, state: Any, current: Any) -> Any:
+    """Refuses a state from a file that is of another weight."""
+    if isinstance(state, MasterState) and weight.dtype not in HALF:
+        raise ValueError(
+            f"{call}: the state of {name!r} must be without a master, as its weight is of "
+            f"{weight.dtype}, got one with a master."
+        )
+    if isinstance(current, MasterState) and not isinstance(state, MasterState):
+        slots = jax.tree.leaves(state)
+        if any(slot.dtype == current.master.dtype for slot in slots if slot.shape):
+            raise ValueError(
+                f"{call}: the state of {name!r} must be of {weight.dtype} or with a master, "
+                f"got {current.master.dtype} without."
+            )
+    given, expected = (jax.tree.map(jnp.shape, tree) for tree in (state, current))
+    if jax.tree.structure(state) == jax.tree.structure(current) and given != expected:
+        raise ValueError(f"{call}: the state of {name!r} must have shapes {expected}, got {given}.")
+    return state
+
+
+def rename(optimizer: Optimizer, names: Mapping[Any, str]) -> None:
+    """Gives the weights of an optimizer other indices."""
+
+    def renamed(table: Mapping[Any, Any]) -> dict[Any, Any]:
+        return {names.get(index, index): value for index, value in table.items()}
+
+    counts, current = optimizer._all_index_update_counts, optimizer._index_update_count
+    device = next((device for device, table in counts.items() if table is current), 0)
+    optimizer._all_index_update_counts = {d: renamed(table) for d, table in counts.items()}
+    optimizer._set_current_context(device)
+    optimizer.idx2name = renamed(optimizer.idx2name)
+    optimizer.lr_mult, optimizer.wd_mult = renamed(optimizer.lr_mult), renamed(optimizer.wd_mult)

@@ -6,15 +6,16 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
-from jaxmxopt._core.definition import OptimizerDef
+from jaxmxopt._core.definition import Definition
 from jaxmxopt._stateful.optimizer import Optimizer
 from jaxmxopt._stateful.saved_states import adopted, dumped, loaded
+from jaxmxopt._stateful.updates import check_lists, refuse_traced, updates_of
 
 __all__ = ["Updater", "device_id", "get_updater", "placed"]
 
 
 class Updater:
-    """Updates weights by index, and keeps their states.
+    """Update weights by index, and keep their states.
 
     Args:
         optimizer: an Optimizer, the name of one, or a definition.
@@ -22,18 +23,18 @@ class Updater:
     Attributes:
         optimizer: the Optimizer.
         states: what it remembers of each weight, by index.
-        states_synced: whether a state is on the devices of its weight; those just loaded are not.
-        aggregate_updates: whether a list of weights goes to the optimizer as one.
+        states_synced: True if a state is on the devices of its weight; those just loaded are not.
+        aggregate_updates: True if a list of weights goes to the optimizer as one.
     """
 
-    def __init__(self, optimizer: Optimizer | OptimizerDef | str) -> None:
+    def __init__(self, optimizer: Optimizer | Definition | str) -> None:
         self.optimizer = Optimizer.create_optimizer(optimizer)
         self.states: dict[Any, Any] = {}
         self.states_synced: dict[Any, bool] = {}
         self.aggregate_updates = self.optimizer.aggregate_num > 0
 
     def __call__(self, index: Any, grad: Any, weight: Any) -> Any:
-        """Updates one weight, or all of a list in one compiled call.
+        """Update one weight, or all of a list in one compiled call.
 
         The state of a weight is made when it comes for the first time. Counts are kept for each
         device, of which the first weight says which it is.
@@ -54,39 +55,26 @@ class Updater:
         if not isinstance(index, (list, tuple)):
             index = _decoded(index)
             device = device_id(weight)
-            if isinstance(grad, Tracer):
-                raise optimizer._traced("update", index)
+            refuse_traced(optimizer, index, grad)
             state = self._state(index, weight)
             optimizer._set_current_context(device)
-            if optimizer._own_update:
-                updated = optimizer.update_multi_precision(index, weight, grad, state)
-                updated = optimizer._accepted(index, weight, state, updated)
-            else:
-                updated = optimizer.update(index, weight, grad, state)
+            updated = updates_of(optimizer).one(optimizer, index, weight, grad, state)
             weight, self.states[index] = updated
             return weight
         indices = [_decoded(one) for one in index]
-        for what, given in (("grad", grad), ("weight", weight)):
-            if not isinstance(given, (list, tuple)) or len(given) != len(indices):
-                size = len(given) if isinstance(given, (list, tuple)) else type(given).__name__
-                raise ValueError(
-                    f"Updater: {what} must be a list of {len(indices)}, as index is, got {size}."
-                )
+        check_lists("Updater", len(indices), grad=grad, weight=weight)
         if not indices:
             return []
-        self._refuse_tracers(indices, weight, grad)
+        refuse_traced(optimizer, indices, *weight, *grad)
         states = [self._state(one, w) for one, w in zip(indices, weight, strict=True)]
         optimizer._set_current_context(device_id(weight[0]))
-        weights, states = optimizer._update_each(indices, weight, grad, states)
+        run = updates_of(optimizer).several
+        weights, states = run(optimizer, indices, weight, grad, states)
         self.states.update(zip(indices, states, strict=True))
         return weights
 
-    def _refuse_tracers(self, index: Any, weights: Any, grads: Any) -> None:
-        if any(isinstance(one, Tracer) for one in (*weights, *grads)):
-            raise self.optimizer._traced("update", index)
-
     def _state(self, index: Hashable, weight: Any) -> Any:
-        """The state of a weight, made or moved to its devices if need be."""
+        """Return the state of a weight, made or moved to its devices if need be."""
         try:
             state = self.states.get(index, self)
         except TypeError:
@@ -101,11 +89,11 @@ class Updater:
         return state
 
     def sync_state_context(self, state: Any, context: Any) -> Any:
-        """Moves the arrays of a state to a device or sharding."""
+        """Move the arrays of a state to a device or sharding."""
         return jax.device_put(state, context)
 
     def get_states(self, dump_optimizer: bool = False) -> bytes:
-        """The states as bytes: our own file format, without pickle.
+        """Return the states as bytes: our own file format, without pickle.
 
         Args:
             dump_optimizer: tell the hyperparameters, multipliers and schedule of the optimizer
@@ -120,7 +108,7 @@ class Updater:
         return dumped(call, self.optimizer, self.states, dump_optimizer)
 
     def set_states(self, states: bytes) -> None:
-        """Goes on from what `get_states` gave, here or in MXNet, or from its `.states` file.
+        """Go on from what `get_states` gave, here or in MXNet, or from its `.states` file.
 
         Where the optimizer is in it, that takes the place of the present one.
 
@@ -139,8 +127,8 @@ class Updater:
         return f"Updater({self.optimizer!r}, {len(self.states)} states)"
 
 
-def get_updater(optimizer: Optimizer | OptimizerDef | str) -> Updater:
-    """Makes an Updater: `weight = updater(index, grad, weight)`.
+def get_updater(optimizer: Optimizer | Definition | str) -> Updater:
+    """Make an Updater: `weight = updater(index, grad, weight)`.
 
     Args:
         optimizer: an Optimizer, the name of one, or a definition.
@@ -149,7 +137,7 @@ def get_updater(optimizer: Optimizer | OptimizerDef | str) -> Updater:
 
 
 def placed(state: Any, weight: Any) -> Any:
-    """A state with its arrays where its weight is: those of its shape laid out alike."""
+    """Return a state with its arrays where its weight is, those of its shape laid out alike."""
     if not isinstance(weight, jax.Array):
         return state
     spread = len(weight.sharding.device_set) > 1
@@ -171,7 +159,7 @@ _latest: tuple[Any, int] = (None, 0)
 
 
 def device_id(weight: Any) -> int:
-    """The number of the device of a weight; of several, the first."""
+    """Return the number of the device of a weight; of several, the first."""
     global _latest
     sharding = getattr(weight, "sharding", None)
     known, number = _latest

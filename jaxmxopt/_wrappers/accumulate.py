@@ -1,24 +1,26 @@
 """Accumulation of gradients over several calls."""
 
-from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxmxopt._core.checks import check_pair
 from jaxmxopt._core.config import Static
-from jaxmxopt._core.exported import exportable
+from jaxmxopt._core.definition import Maker
+from jaxmxopt._core.engine import Given
+from jaxmxopt._core.names import Tree
 from jaxmxopt._core.numeric import compute_dtype
+from jaxmxopt._core.slots import Like
 from jaxmxopt._core.sparse import RowSparse
-from jaxmxopt._core.state import State
-from jaxmxopt._wrappers.around import Around, unpacked
-from jaxmxopt._wrappers.tree import map_grads
+from jaxmxopt._core.state import State, wrapper_slots
+from jaxmxopt._wrappers.around import Around
 
 __all__ = ["Accumulate", "AccumulateSlots"]
 
 
-@exportable
+@wrapper_slots(lambda slots: ("total",))
 class AccumulateSlots(NamedTuple):
     """The gradients so far.
 
@@ -32,12 +34,6 @@ class AccumulateSlots(NamedTuple):
     inner: Any
     total: Any
     micro: jax.Array
-
-    per_weight = ("total",)
-
-    def unpacked(self, state: State, params: Any) -> Any:
-        """What `State.unpack` gives."""
-        return unpacked(state, params)
 
 
 class Accumulate(Around):
@@ -78,46 +74,43 @@ class Accumulate(Around):
         if self.every < 1:
             raise ValueError(f"Accumulate: every must be at least 1, got {self.every}.")
 
-    def _own(self, params: Any, inner: State) -> dict[str, Any]:
+    def _own(self, tree: Tree, inner: State, maker: Maker) -> dict[str, Any]:
         del inner
-        return {
-            "total": jax.tree.map(_zeros, params),
-            "micro": jnp.zeros((), jnp.int32),
-        }
+        total = [maker.slot(Like(w.shape, compute_dtype(w.dtype)).zeros(), w) for w in tree.leaves]
+        micro = maker.slot(Like((), jnp.int32).zeros((), jnp.int32), None)
+        return {"total": tree.like(total), "micro": micro}
 
-    def _scaled_by(self, factor: Any) -> None:
-        # Each gradient has a factor of its own.
-        del factor
-        return None
+    def _fields_per_weight(self, inner: State) -> tuple[str, ...]:
+        del inner
+        return ("total",)
 
-    def _advance(
-        self, params: Any, grads: Any, state: State, ok: Any, index: Hashable
-    ) -> tuple[Any, State]:
-        total, micro = map_grads(_added, grads, state.slots.total), state.slots.micro + 1
-        if ok is not None:
-            total = jax.tree.map(lambda new, old: jnp.where(ok, new, old), total, state.slots.total)
-            micro = jnp.where(ok, micro, state.slots.micro)
+    def _advance(self, tree: Tree, state: State, given: Given) -> tuple[list[Any], State]:
+        inner, slots = self._inner(state), state.slots
+        total = self._own_leaves(tree, slots, "total")
+        pairs = zip(tree.names, tree.leaves, given.grads, total, strict=True)
+        total = [_added(*pair, given.factors) for pair in pairs]
+        micro = slots.micro + 1
 
-        def update(params: Any, inner: State, total: Any) -> Any:
+        def update(weights: list[Any], inner: State, total: list[Any]) -> Any:
             # Not `every`, which may have been another when some of them were added.
-            mean = jax.tree.map(lambda leaf: leaf / micro.astype(leaf.dtype), total)
-            params, inner = self._advance_inner(params, mean, inner, None, index)
-            return params, inner, jax.tree.map(jnp.zeros_like, total)
+            mean = [leaf / micro.astype(leaf.dtype) for leaf in total]
+            weights, inner = self.definition._advance(
+                tree._replace(leaves=weights), inner, Given(mean, (), given.lenient)
+            )
+            return weights, inner, list(map(jnp.zeros_like, total))
 
         due = micro >= self.every
-        params, inner, total = lax.cond(
-            due, update, lambda *same: same, params, self._inner(state), total
-        )
-        return params, self._outer(inner, total=total, micro=jnp.where(due, 0, micro))
+        weights, inner, total = lax.cond(due, update, lambda *same: same, tree.leaves, inner, total)
+        own = {"total": tree.like(total), "micro": jnp.where(due, 0, micro)}
+        return weights, self._outer(inner, **own)
 
 
-def _zeros(weight: Any) -> jax.Array:
-    weight = jnp.asarray(weight)
-    return jnp.zeros_like(weight, compute_dtype(weight.dtype))
-
-
-def _added(grad: Any, total: jax.Array) -> jax.Array:
+def _added(name: Any, weight: Any, grad: Any, total: jax.Array, factors: Any) -> jax.Array:
+    """Return the sum of the gradients of a weight, with one more in it."""
+    check_pair(weight, grad, name)
     grad = grad.astype(total.dtype)
+    for factor in factors:
+        grad = grad * lax.convert_element_type(factor, grad.dtype)
     if isinstance(grad, RowSparse):
         rows = jnp.where(grad.indices < 0, grad.shape[0], grad.indices)
         return total.at[rows].add(grad.values, mode="drop")

@@ -1,18 +1,15 @@
 """Gradients limited in their norm over all weights."""
 
-from collections.abc import Hashable
+import math
 from typing import Any
 
-import jax.numpy as jnp
-
-from jaxmxopt._core.compiled import flatten_grads
+from jaxmxopt._core.checks import check_pair
 from jaxmxopt._core.config import NonNegative
-from jaxmxopt._core.gradients import clip_factors, multiplied
-from jaxmxopt._core.paths import flatten_with_names
-from jaxmxopt._core.pure import WHOLE
+from jaxmxopt._core.engine import Given
+from jaxmxopt._core.gradients import clip_factors
+from jaxmxopt._core.names import Tree
 from jaxmxopt._core.state import State
 from jaxmxopt._wrappers.around import Around
-from jaxmxopt._wrappers.tree import map_grads
 
 __all__ = ["ClipGlobalNorm"]
 
@@ -52,20 +49,17 @@ class ClipGlobalNorm(Around):
 
     _joint = True
 
-    def _advance(
-        self, params: Any, grads: Any, state: State, ok: Any, index: Hashable
-    ) -> tuple[Any, State]:
-        names, _, tree = flatten_with_names(params)
-        scales = [self._rescaling(name if index is WHOLE else index) for name in names]
-        factors, _ = clip_factors(flatten_grads(tree, names, grads), scales, self.max_norm)
-        # A rule of ours multiplies by one number; the product may be too small for one.
-        scaled = self._scaled_by(factors[0] * factors[1])
-        if scaled is not None:
-            # The gradients are read once for the norm and once for the update, and not written.
-            return scaled._advance_inner(params, grads, state, ok, index)
-
-        def clipped(grad: Any, scale: Any) -> Any:
-            return multiplied(multiplied(grad, jnp.asarray(scale)), *factors)
-
-        grads = map_grads(clipped, grads, tree.unflatten(scales))
-        return self._unscaled()._advance_inner(params, grads, state, ok, index)
+    def _advance(self, tree: Tree, state: State, given: Given) -> tuple[list[Any], State]:
+        grads: list[Any] = []
+        scales: list[Any] = []
+        for name, weight, grad in zip(tree.names, tree.leaves, given.grads, strict=True):
+            (algorithm,) = self.definition._for(name)[0]._inside()
+            # The norm is of the gradients that are read.
+            if algorithm._reads_gradients and grad is not None:
+                check_pair(weight, grad, name if tree.whole else None)
+                grads.append(grad)
+                scales.append(math.prod(given.factors, start=algorithm.rescale_grad))
+        factors, _ = clip_factors(grads, scales, self.max_norm)
+        # The gradients are read once for the norm and once for the update, and not written.
+        given = given._replace(factors=(*given.factors, *factors))
+        return self._advance_inner(tree, state, given)

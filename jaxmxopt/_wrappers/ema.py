@@ -1,6 +1,6 @@
 """Averages of the weights over training."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,18 +8,34 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxmxopt._core.config import DecayRate, Static
-from jaxmxopt._core.exported import exportable
+from jaxmxopt._core.definition import Maker
+from jaxmxopt._core.engine import Given
+from jaxmxopt._core.names import Tree, flatten_with_names
 from jaxmxopt._core.numeric import compute_dtype
-from jaxmxopt._core.paths import flatten_with_names
-from jaxmxopt._core.pure import WHOLE
-from jaxmxopt._core.state import State
-from jaxmxopt._wrappers.around import Around, unpacked
-from jaxmxopt._wrappers.masters import counts, full_weights, grouped
+from jaxmxopt._core.slots import Like
+from jaxmxopt._core.state import (
+    GroupSlots,
+    State,
+    counts,
+    innermost,
+    is_wrapper,
+    masters,
+    wrapper_slots,
+)
+from jaxmxopt._wrappers.around import Around
 
 __all__ = ["EMA", "EMASlots", "averaged"]
 
 
-@exportable
+def _is_leaf(tree: Any) -> bool:
+    return jax.tree_util.treedef_is_leaf(jax.tree.structure(tree))
+
+
+def _trees(slots: Any) -> tuple[str, ...]:
+    return ("average",) if _is_leaf(slots.mass) else ("average", "mass")
+
+
+@wrapper_slots(_trees)
 class EMASlots(NamedTuple):
     """The average so far.
 
@@ -34,15 +50,6 @@ class EMASlots(NamedTuple):
     inner: Any
     average: Any
     mass: Any
-
-    @property
-    def per_weight(self) -> tuple[str, ...]:
-        """The fields that are trees like the weights."""
-        return ("average",) if _is_leaf(self.mass) else ("average", "mass")
-
-    def unpacked(self, state: State, params: Any) -> Any:
-        """What `State.unpack` gives."""
-        return unpacked(state, params)
 
 
 class EMA(Around):
@@ -80,26 +87,27 @@ class EMA(Around):
 
     _slots_type = EMASlots
 
-    def _own(self, params: Any, inner: State) -> dict[str, Any]:
-        def first(weight: Any) -> jax.Array:
-            weight = jnp.asarray(weight)
-            dtype = compute_dtype(weight.dtype)
-            if self.debias:
-                return jnp.zeros_like(weight, dtype)
+    def _own(self, tree: Tree, inner: State, maker: Maker) -> dict[str, Any]:
+        def first(weight: Any) -> Any:
+            like = Like(weight.shape, compute_dtype(weight.dtype))
             # A copy, so that it can be donated beside the weight.
-            return jnp.array(weight, dtype)
+            return maker.slot(like.zeros() if self.debias else like.copy(), weight)
 
-        def mass(_: Any = None) -> jax.Array:
-            return jnp.asarray(0.0 if self.debias else 1.0, jnp.float32)
+        def mass() -> Any:
+            number = 0.0 if self.debias else 1.0
+            return maker.slot(Like((), jnp.float32).full(number, (), jnp.float32), None)
 
-        masses = jax.tree.map(mass, params) if grouped(inner) else mass()
-        return {"average": jax.tree.map(first, params), "mass": masses}
+        grouped = isinstance(innermost(inner.slots), GroupSlots)
+        masses = tree.like([mass() for _ in tree.leaves]) if grouped else mass()
+        return {"average": tree.like([first(w) for w in tree.leaves]), "mass": masses}
 
-    def _advance(
-        self, params: Any, grads: Any, state: State, ok: Any, index: Hashable
-    ) -> tuple[Any, State]:
-        before = self._inner(state)
-        params, inner = self._advance_inner(params, grads, before, ok, index)
+    def _fields_per_weight(self, inner: State) -> tuple[str, ...]:
+        grouped = isinstance(innermost(inner.slots), GroupSlots)
+        return ("average", "mass") if grouped else ("average",)
+
+    def _advance(self, tree: Tree, state: State, given: Given) -> tuple[list[Any], State]:
+        before, slots = self._inner(state), state.slots
+        weights, inner = self._advance_inner(tree, state, given)
         rate = 1 - jnp.asarray(self.decay)
 
         def towards(average: jax.Array, value: Any, moved: Any) -> jax.Array:
@@ -107,29 +115,19 @@ class EMA(Around):
             new = average + lax.convert_element_type(rate, average.dtype) * (value - average)
             return jnp.where(moved, new, average)
 
-        if index is WHOLE:
-            full = full_weights(params, inner)
+        pairs = zip(masters(tree, inner), weights, strict=True)
+        full = [weight if master is None else master for master, weight in pairs]
+        updates = zip(counts(tree, before), counts(tree, inner), strict=True)
+        moved = [old != new for old, new in updates]
+        old = zip(self._own_leaves(tree, slots, "average"), full, moved, strict=True)
+        average = [towards(*part) for part in old]
+        one = jnp.ones((), jnp.float32)
+        if _is_leaf(slots.mass):
+            mass: Any = towards(slots.mass, one, before.num_update != inner.num_update)
         else:
-            full = params if inner.master is None else inner.master
-        moved, one = _moved(params, before, inner), jnp.ones((), jnp.float32)
-        mass = jax.tree.map(lambda mass, did: towards(mass, one, did), state.slots.mass, moved)
-        if _is_leaf(moved):
-            moved = jax.tree.map(lambda _: moved, full)
-        average = jax.tree.map(towards, state.slots.average, full, moved)
-        return params, self._outer(inner, average=average, mass=mass)
-
-
-def _moved(params: Any, before: State, after: State) -> Any:
-    """Whether an update has been: of all weights, or around groups a tree for each."""
-    if not grouped(after):
-        return before.num_update != after.num_update
-    names, _, tree = flatten_with_names(params)
-    old, new = counts(params, before), counts(params, after)
-    return tree.unflatten([old[name] != new[name] for name in names])
-
-
-def _is_leaf(tree: Any) -> bool:
-    return jax.tree_util.treedef_is_leaf(jax.tree.structure(tree))
+            masses = zip(self._own_leaves(tree, slots, "mass"), moved, strict=True)
+            mass = tree.like([towards(one_mass, one, did) for one_mass, did in masses])
+        return weights, self._outer(inner, average=tree.like(average), mass=mass)
 
 
 def averaged(params: Any, state: State | Mapping[str, State]) -> Any:
@@ -189,7 +187,7 @@ def _collect(state: State, found: dict[str, Any]) -> bool:
         Whether weights that are not found are not of this state.
     """
     slots = state.slots
-    while hasattr(slots, "inner"):
+    while is_wrapper(slots):
         if isinstance(slots, EMASlots):
             names, leaves, _ = flatten_with_names(slots.average)
             masses = jax.tree.leaves(slots.mass)
@@ -197,7 +195,7 @@ def _collect(state: State, found: dict[str, Any]) -> bool:
             found.update(zip(names, zip(leaves, masses, strict=True), strict=True))
             return True
         slots = slots.inner
-    for part in getattr(slots, "states", ()):
+    for part in slots.states if isinstance(slots, GroupSlots) else ():
         _collect(part, found)
     return False
 

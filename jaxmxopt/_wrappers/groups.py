@@ -3,23 +3,69 @@
 import dataclasses
 import fnmatch
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from jaxmxopt._core.checks import MismatchError, check_where
-from jaxmxopt._core.compiled import flatten_grads
+from jaxmxopt._core.checks import MismatchError
 from jaxmxopt._core.config import Node, OrderedMap
-from jaxmxopt._core.exported import exportable_node
-from jaxmxopt._core.multipliers import nobody
-from jaxmxopt._core.paths import flatten_with_names
-from jaxmxopt._core.pure import WHOLE, Definition, as_definition, flatten_states
-from jaxmxopt._core.state import State
-from jaxmxopt._wrappers.frozen import Frozen
-from jaxmxopt._wrappers.tree import TreeDefinition
+from jaxmxopt._core.definition import Definition, Maker, as_definition
+from jaxmxopt._core.engine import Given
+from jaxmxopt._core.layout import Layout
+from jaxmxopt._core.names import Tree, nobody
+from jaxmxopt._core.slots import Like
+from jaxmxopt._core.state import GroupSlots, State, common, counted
 
-__all__ = ["GroupSlots", "Groups"]
+__all__ = [
+    "Frozen",
+    "GroupSlots",
+    "Groups",
+]
+
+Self = TypeVar("Self", bound="Frozen")
+
+
+class Frozen(Definition):
+    """Leaves weights as they are, reads no gradient and keeps nothing but a count.
+
+    What `None` stands for in `Groups`.
+    """
+
+    _reads_gradients: ClassVar[bool] = False
+
+    def replace(self: Self, **changes: Any) -> Self:
+        """Return itself: there are no hyperparameters, and groups hand those on to all."""
+        del changes
+        return self
+
+    def __repr__(self) -> str:
+        return "None"
+
+    def _begin(self, tree: Tree, maker: Maker) -> State:
+        return self._of(tree, maker.slot(Like((), jnp.int32).zeros((), jnp.int32), None))
+
+    def _advance(self, tree: Tree, state: State, given: Given) -> tuple[list[Any], State]:
+        del given
+        count = counted(state.num_update)
+        return tree.leaves, state._replace(num_update=count)
+
+    def _packed(self, tree: Tree, states: Sequence[State]) -> State:
+        counts = [state.num_update for state in states]
+        return self._of(tree, common("num_update", counts) if counts else jnp.int32(0))
+
+    def _of(self, tree: Tree, count: Any) -> State:
+        if not tree.whole:
+            return State(count, (), None)
+        groups = tuple((number,) for number in range(len(tree.names)))
+        layout = Layout(groups, tuple(str(name) for name in tree.names))
+        nothing = layout.pack([()] * len(groups))
+        return State(count, nothing, layout.pack([None] * len(groups)))
+
+    def _for(self, index: Hashable) -> tuple[Definition, Hashable]:
+        del index
+        return self, ""
+
 
 Self = TypeVar("Self", bound="Groups")
 
@@ -43,61 +89,7 @@ class GroupMap(OrderedMap):
         return cls(zip(keys, values, strict=True))
 
 
-@jax.tree_util.register_pytree_with_keys_class
-class GroupSlots:
-    """The states of the groups.
-
-    Attributes:
-        states: the `State` of every group, of a tree like `params` with None for the weights of
-            others.
-        members: the group number of every weight.
-    """
-
-    def __init__(self, states: tuple[State, ...], members: tuple[int, ...]) -> None:
-        self.states = states
-        self.members = members
-
-    def tree_flatten_with_keys(self) -> tuple[tuple[Any, ...], tuple[int, ...]]:
-        """The states and, as structure, the members."""
-        keys = (jax.tree_util.SequenceKey(number) for number in range(len(self.states)))
-        return tuple(zip(keys, self.states, strict=True)), self.members
-
-    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[int, ...]]:
-        """`tree_flatten_with_keys` without the keys."""
-        return self.states, self.members
-
-    @classmethod
-    def tree_unflatten(cls, members: tuple[int, ...], states: Iterable[Any]) -> "GroupSlots":
-        """Rebuilds without checks: children may be placeholders."""
-        return cls(tuple(states), members)
-
-    def __repr__(self) -> str:
-        return f"GroupSlots({self.states!r})"
-
-    def parts(self, params: Any) -> list[tuple[Any, State]]:
-        """The weights of every group, as a tree like `params`, and their state."""
-        weights, tree = jax.tree.flatten(params)
-        if len(weights) != len(self.members):
-            raise ValueError(
-                f"State.unpack: the state is of {len(self.members)} weights, "
-                f"params has {len(weights)}."
-            )
-        parts = _parted(tree, self.members, len(self.states), weights)
-        return list(zip(parts, self.states, strict=True))
-
-    def unpacked(self, state: State, params: Any) -> Any:
-        """What `State.unpack` gives."""
-        del state
-        shown = [part_state.unpack(part) for part, part_state in self.parts(params)]
-        tree = jax.tree.structure(params)
-        is_state = lambda node: isinstance(node, State)  # noqa: E731
-        return tree.unflatten(_merged(self.members, shown, is_leaf=is_state))
-
-
-exportable_node(GroupSlots)
-
-
-class Groups(TreeDefinition):
+class Groups(Definition):
     """Different definitions for different weights, by patterns of their paths.
 
     The first pattern that a weight's path matches decides (`fnmatch`: `*` is anything, `/`
@@ -165,146 +157,90 @@ class Groups(TreeDefinition):
         # `Frozen` has taken the place of None.
         return self.groups  # pyright: ignore[reportReturnType]
 
-    # One weight.
+    # What every definition implements.
 
-    def _create(self, call: str, index: Hashable, weight: Any, *, masters: bool) -> State:
-        try:
-            opt = self._opts()[self._number_of(index)]
-        except MismatchError as error:
-            raise ValueError(f"Groups.{call}({index!r}): {error}") from None
-        return opt._create(call, index, weight, masters=masters)
+    def _begin(self, tree: Tree, maker: Maker) -> State:
+        members = self._members(tree)
+        if not tree.whole:
+            return self._opts()[members[0]]._begin(tree, maker)
+        parts = _parts(members, len(self.groups))
+        states = tuple(
+            opt._begin(tree.part(numbers), maker)
+            for opt, numbers in zip(self._opts(), parts, strict=True)
+        )
+        count = maker.slot(Like((), jnp.int32).full(self._first_count(), (), jnp.int32), None)
+        return State(count, GroupSlots(states, members), None)
 
-    def _update(self, index: Hashable, weight: Any, grad: Any, state: State) -> Any:
-        return self._opts()[self._number_of(index)]._update(index, weight, grad, state)
+    def _first_count(self) -> int:
+        return max(getattr(one, "begin_num_update", 0) for one in self._inside())
 
-    def _only(self, index: Hashable) -> tuple[Definition, Hashable]:
-        return self._opts()[self._number_of(index)]._only(index)
+    def _advance(self, tree: Tree, state: State, given: Given) -> tuple[list[Any], State]:
+        members = self._members(tree)
+        if not tree.whole:
+            return self._opts()[members[0]]._advance(tree, state, given)
+        slots = self._checked(state)
+        if members != slots.members:
+            raise MismatchError(
+                "state is not of these groups and weights; make it with init(params)."
+            )
+        new: list[Any] = list(tree.leaves)
+        states: list[State] = []
+        parts = zip(self._opts(), _parts(members, len(self.groups)), slots.states, strict=True)
+        for opt, numbers, part_state in parts:
+            weights, after = opt._advance(tree.part(numbers), part_state, given.part(numbers))
+            states.append(after)
+            for number, weight in zip(numbers, weights, strict=True):
+                new[number] = weight
+        count = counted(state.num_update)
+        return new, State(count, GroupSlots(tuple(states), members), None)
 
-    # Trees.
+    def _packed(self, tree: Tree, states: Sequence[State]) -> State:
+        members = self._members(tree)
+        packed = tuple(
+            opt._packed(tree.part(numbers), [states[n] for n in numbers])
+            for opt, numbers in zip(self._opts(), _parts(members, len(self.groups)), strict=True)
+        )
+        # The largest count of a group, in an array of its own.
+        count = jnp.max(jnp.stack([state.num_update for state in packed]))
+        return State(count, GroupSlots(packed, members), None)
 
-    def _init(self, params: Any) -> State:
-        try:
-            members, parts = self._split(params)
-        except MismatchError as error:
-            raise ValueError(f"Groups.init({error.index!r}): {error}") from None
-        states = tuple(opt._init(part) for opt, part in zip(self._opts(), parts, strict=True))
-        return self._of(_largest(states), states, members)
+    def _for(self, index: Hashable) -> tuple[Definition, Hashable]:
+        return self._opts()[self._number_of(index)]._for(index)
 
-    def _without_weight(self, names: Sequence[str]) -> list[str]:
+    def _map(self: Self, function: Callable[[Any, Any], Any], state: Any = None) -> Self:
+        states = [None] * len(self.groups) if state is None else self._checked(state).states
+        pairs = zip(self._definitions().items(), states, strict=True)
+        return self._with(
+            groups=GroupMap((key, opt._map(function, part)) for (key, opt), part in pairs)
+        )
+
+    def _unmatched(self, names: Sequence[str]) -> list[str]:
         try:
             members = [self._number_of(name) for name in names]
         except MismatchError:
-            # `_init` says which.
+            # `_begin` says which.
             return []
         messages: list[str] = []
         for number, (pattern, opt) in enumerate(self._definitions().items()):
             if number not in members:
                 messages.append(nobody(f"groups[{pattern!r}]", names))
             # Groups may share their multipliers, so the weights of others serve as well.
-            messages += opt._without_weight(names)
+            messages += opt._unmatched(names)
         return messages
 
-    def _split(self, params: Any) -> tuple[tuple[int, ...], list[Any]]:
-        """The group number of every weight, and the trees of the groups."""
-        names, weights, tree = flatten_with_names(params)
-        members = tuple(self._number_of(name) for name in names)
-        return members, _parted(tree, members, len(self.groups), weights)
+    def _members(self, tree: Tree) -> tuple[int, ...]:
+        """Return the group number of every weight."""
+        return tuple(self._number_of(name) for name in tree.names)
 
-    def _of(self, count: Any, states: tuple[State, ...], members: tuple[int, ...]) -> State:
-        return State(count, GroupSlots(states, members), None)
-
-    def _check_form(self, state: Any, index: Hashable) -> None:
-        if index is not WHOLE:
-            self._opts()[self._number_of(index)]._check_form(state, index)
-            return
-        slots = getattr(state, "slots", None)
-        if isinstance(slots, GroupSlots) and len(slots.states) == len(self.groups):
-            for opt, part_state in zip(self._opts(), slots.states, strict=True):
-                opt._check_form(part_state, index)
-
-    def _check_slots(self, state: Any) -> None:
-        super()._check_slots(state)
+    def _checked(self, state: Any) -> GroupSlots:
         slots = state.slots
         if not isinstance(slots, GroupSlots) or len(slots.states) != len(self.groups):
             raise MismatchError(
                 "state is not of these groups and weights; make it with init(params)."
             )
-
-    def _advance(
-        self, params: Any, grads: Any, state: State, ok: Any, index: Hashable
-    ) -> tuple[Any, State]:
-        members, parts = self._split(params)
-        if members != state.slots.members:
-            raise MismatchError(
-                "state is not of these groups and weights; make it with init(params)."
-            )
-        names, _, tree = flatten_with_names(params)
-        grad_parts = _parted(tree, members, len(parts), flatten_grads(tree, names, grads))
-        ok = check_where(ok)
-        updated = [
-            opt._step(part, grad_part, part_state, ok, False)
-            for opt, part, grad_part, part_state in zip(
-                self._opts(), parts, grad_parts, state.slots.states, strict=True
-            )
-        ]
-        new = tree.unflatten(_merged(members, [part for part, _ in updated]))
-        count = state.num_update + (1 if ok is None else ok.astype(jnp.int32))
-        return new, self._of(count, tuple(part for _, part in updated), members)
-
-    def _pack(self, params: Any, states: Any) -> State:
-        members, parts = self._split(params)
-        _, _, leaves = flatten_states(params, states)
-        tree = jax.tree.structure(params)
-        state_parts = _parted(tree, members, len(parts), leaves)
-        packed = tuple(
-            opt._pack(part, state_part)
-            for opt, part, state_part in zip(self._opts(), parts, state_parts, strict=True)
-        )
-        return self._of(_largest(packed), packed, members)
-
-    # Pieces of wrappers around.
-
-    def _map(self: Self, function: Callable[[Definition], Definition]) -> Self:
-        return self._with(
-            groups=GroupMap((key, function(opt)) for key, opt in self._definitions().items())
-        )
-
-    def _reduced(self: Self) -> Self:
-        return self._map(lambda opt: opt._reduced())
-
-    def _rescaling(self, index: Hashable) -> Any:
-        return self._opts()[self._number_of(index)]._rescaling(index)
-
-    def _scaled_by(self: Self, factor: Any) -> Self | None:
-        scaled = [(key, opt._scaled_by(factor)) for key, opt in self._definitions().items()]
-        return (
-            None if any(opt is None for _, opt in scaled) else self._with(groups=GroupMap(scaled))
-        )
-
-    def _unscaled(self: Self) -> Self:
-        return self._map(lambda opt: opt._unscaled())
+        return slots
 
 
-def _parted(tree: Any, members: Sequence[int], count: int, leaves: Sequence[Any]) -> list[Any]:
-    """Trees of the given structure with the leaves of one group each, and None for the others."""
-
-    def part(number: int) -> Any:
-        return tree.unflatten(
-            [
-                leaf if member == number else None
-                for leaf, member in zip(leaves, members, strict=True)
-            ]
-        )
-
-    return [part(number) for number in range(count)]
-
-
-def _merged(members: Sequence[int], parts: Sequence[Any], is_leaf: Any = None) -> list[Any]:
-    """The inverse of `_parted`: the leaves in the order of the whole tree."""
-    found = [iter(jax.tree.leaves(part, is_leaf=is_leaf)) for part in parts]
-    return [next(found[number]) for number in members]
-
-
-def _largest(states: Sequence[State]) -> jax.Array:
-    """The largest count of a group, in an array of its own."""
-    return jnp.max(jnp.stack([state.num_update for state in states]))
+def _parts(members: Sequence[int], count: int) -> list[list[int]]:
+    """Return the numbers of the weights of each group."""
+    return [[n for n, member in enumerate(members) if member == number] for number in range(count)]

@@ -9,13 +9,16 @@ from typing import Any, TypeVar, overload
 import jax
 import optax
 
-from jaxmxopt._core.paths import path_name
-from jaxmxopt._core.pure import Definition, as_definition
-from jaxmxopt._core.state import State
-from jaxmxopt._wrappers.masters import masters
-from jaxmxopt.interop._flax import known_to_flax
+from jaxmxopt._core.definition import Definition, as_definition
+from jaxmxopt._core.layout import Packed
+from jaxmxopt._core.names import Tree
+from jaxmxopt._core.state import GroupSlots, State, masters
 
-__all__ = ["apply_updates", "as_optax"]
+__all__ = [
+    "apply_updates",
+    "as_optax",
+    "known_to_flax",
+]
 
 Params = TypeVar("Params")
 Factory = Callable[..., optax.GradientTransformationExtraArgs]
@@ -66,7 +69,7 @@ def as_optax(definition: Any) -> Any:
         known_to_flax()
         if any(isinstance(leaf, optax.MaskedNode) for leaf in _leaves(params)):
             # A multiplier of a weight that the mask leaves out is no mistake.
-            return definition._init(_arrays(params))
+            return definition._first_state("init", Tree.of(_arrays(params)), masters=True)
         return definition.init(_arrays(params))
 
     def update(
@@ -146,18 +149,65 @@ def apply_updates(params: Params, updates: Any, state: Any) -> Params:
     found = [node for node in nodes if isinstance(node, State)]
     if len(found) != 1:
         raise ValueError(f"apply_updates: state must hold one state of as_optax, got {len(found)}.")
+    tree = Tree.of(params)
     try:
-        known = masters(params, found[0])
+        known = masters(tree, found[0])
     except ValueError:
         raise ValueError(
             "apply_updates: state must be of all weights, got one of some; jaxmxopt.Groups takes "
             "the place of optax.masked."
         ) from None
-    added = optax.apply_updates(params, updates)  # pyright: ignore[reportArgumentType]
-    return jax.tree_util.tree_map_with_path(
-        lambda path, weight: _rounded(known.get(path_name(path)), weight), added
-    )
+    added = tree.structure.flatten_up_to(optax.apply_updates(params, updates))  # pyright: ignore[reportArgumentType]
+    return tree.like([_rounded(*pair) for pair in zip(known, added, strict=True)])
 
 
 def _rounded(master: Any, weight: Any) -> Any:
     return weight if master is None else master.astype(weight.dtype)
+
+
+def known_to_flax() -> None:
+    """Lets `flax.serialization` take states apart, if flax has been imported.
+
+    `to_bytes` of a `TrainState` keeps what lies under the paths of weights, and `from_bytes`
+    refuses what lies under others.
+    """
+    serialization: Any = sys.modules.get("flax.serialization")
+    if serialization is None:
+        return
+    for kind, parts, joined in _KINDS:
+        if kind not in _known:
+            _known.add(kind)
+            to_dict = functools.partial(_to_dict, serialization, parts)
+            from_dict = functools.partial(_from_dict, serialization, parts, joined)
+            serialization.register_serialization_state(kind, to_dict, from_dict)
+
+
+def _to_dict(serialization: Any, parts: Any, node: Any) -> dict[str, Any]:
+    return {name: serialization.to_state_dict(part) for name, part in parts(node).items()}
+
+
+def _from_dict(serialization: Any, parts: Any, joined: Any, node: Any, kept: dict[str, Any]) -> Any:
+    own = parts(node)
+    other = next((name for name in [*own, *kept] if name not in own or name not in kept), None)
+    if other is not None:
+        raise ValueError(
+            f"the state must be of the weights that it is restored into, got another {other!r}."
+        )
+    restore = serialization.from_state_dict
+    return joined(node, [restore(part, kept[name], name) for name, part in own.items()])
+
+
+def _by_weight(packed: Packed) -> dict[str, Any]:
+    names = packed.layout.names or range(packed.layout.size)
+    return dict(zip(map(str, names), packed.unpack(), strict=True))
+
+
+def _by_group(slots: GroupSlots) -> dict[str, Any]:
+    return {str(number): state for number, state in enumerate(slots.states)}
+
+
+_KINDS: tuple[Any, ...] = (
+    (Packed, _by_weight, lambda packed, parts: packed.layout.pack(parts)),
+    (GroupSlots, _by_group, lambda slots, parts: GroupSlots(tuple(parts), slots.members)),
+)
+_known: set[type] = set()

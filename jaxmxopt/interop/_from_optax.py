@@ -1,42 +1,37 @@
 """optax gradient transformations as definitions."""
 
-from collections.abc import Callable, Hashable
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxmxopt._core.checks import WrongKindError, check_array, check_rate, explained
+from jaxmxopt._core.algorithm import HALF
+from jaxmxopt._core.checks import WrongKindError, check_array, check_pair, check_rate
 from jaxmxopt._core.config import Node, NonNegative, Real, Static
-from jaxmxopt._core.definition import HALF
-from jaxmxopt._core.exported import exportable
-from jaxmxopt._core.layout import Layout, Packed
-from jaxmxopt._core.paths import flatten_with_names
-from jaxmxopt._core.pure import WHOLE, Definition
+from jaxmxopt._core.definition import Definition, Maker
+from jaxmxopt._core.engine import Given
+from jaxmxopt._core.layout import Layout
+from jaxmxopt._core.names import Tree
+from jaxmxopt._core.programs import functions_in
+from jaxmxopt._core.slots import Like
 from jaxmxopt._core.sparse import RowSparse
-from jaxmxopt._core.state import State
-from jaxmxopt._wrappers.masters import full_weights, masters
-from jaxmxopt._wrappers.tree import TreeDefinition, map_grads
+from jaxmxopt._core.state import State, counted, indivisible, masters
 
 __all__ = ["FromOptax", "OptaxSlots", "from_optax"]
 
 Self = TypeVar("Self", bound="FromOptax")
 
 
-@exportable
+@indivisible("a state of optax cannot be taken apart weight by weight")
 class OptaxSlots(NamedTuple):
     """The state of a gradient transformation, as `state`: of one weight, or of a whole tree."""
 
     state: Any
 
-    def unpacked(self, state: State, params: Any) -> Any:
-        """Refuses `State.unpack`: only the transformation knows what its state means."""
-        del state, params
-        raise TypeError("State.unpack: a state of optax cannot be taken apart weight by weight.")
 
-
-class FromOptax(TreeDefinition):
+class FromOptax(Definition):
     r"""An optax gradient transformation as a definition: see `from_optax`.
 
     .. math:: w = w + u \quad \text{or} \quad w = w - \eta u
@@ -63,7 +58,6 @@ class FromOptax(TreeDefinition):
     begin_num_update: Static[int] = 0
     multi_precision: Static[bool] = False
 
-    _slots_type: ClassVar[Any] = OptaxSlots
     _joint = True
 
     def __post_init__(self) -> None:
@@ -101,54 +95,41 @@ class FromOptax(TreeDefinition):
             )
         return super().replace(**changes)
 
-    def _create(self, call: str, index: Hashable, weight: Any, *, masters: bool) -> State:
-        weight = _floating(f"FromOptax.{call}", index, weight)
-        master = self._master(weight) if masters else None
-        return self._first(weight if master is None else master, master)
+    def _begin(self, tree: Tree, maker: Maker) -> State:
+        masters: list[Any] = []
+        for name, weight in zip(tree.names, tree.leaves, strict=True):
+            check_array("weight", weight, name)
+            half = maker.masters and self.multi_precision and weight.dtype in HALF
+            like = Like(weight.shape, jnp.float32)
+            masters.append(maker.slot(like.copy(), weight) if half else None)
+        count = maker.slot(Like((), jnp.int32).full(self.begin_num_update, (), jnp.int32), None)
+        slots = OptaxSlots(maker.others(self._first, tree))
+        return State(count, slots, _packed(masters, tree))
 
-    def _init(self, params: Any) -> State:
-        names, weights, tree = flatten_with_names(params)
-        weights = [_floating("FromOptax.init", n, w) for n, w in zip(names, weights, strict=True)]
-        known = [self._master(weight) for weight in weights]
-        full = [w if m is None else m for w, m in zip(weights, known, strict=True)]
-        return self._first(tree.unflatten(full), _packed(known, names))
+    def _first(self, params: Any) -> Any:
+        """Return the first state of `tx`."""
 
-    def _only(self, index: Hashable) -> tuple[Definition, Hashable]:
-        hash(index)
-        # All weights of one shape share what is compiled: nothing here goes by the index.
-        return self, ""
+        def full(weight: Any) -> Any:
+            half = self.multi_precision and weight.dtype in HALF
+            return weight.astype(jnp.float32) if half else weight
 
-    def _master(self, weight: Any) -> Any:
-        half = self.multi_precision and weight.dtype in HALF
-        return weight.astype(jnp.float32) if half else None
+        return self.tx.init(jax.tree.map(full, params))
 
-    def _first(self, full: Any, master: Any) -> State:
-        count = jnp.asarray(self.begin_num_update, jnp.int32)
-        return State(count, OptaxSlots(self.tx.init(full)), master)
-
-    def _advance(
-        self, params: Any, grads: Any, state: State, ok: Any, index: Hashable
-    ) -> tuple[Any, State]:
-        if ok is None:
-            return self._advanced(params, grads, state, index)
-        return lax.cond(
-            ok,
-            lambda p, s: self._advanced(p, grads, s, index),
-            lambda p, s: (p, s),
-            params,
-            state,
-        )
-
-    def _advanced(
-        self, params: Any, grads: Any, state: State, index: Hashable
-    ) -> tuple[Any, State]:
-        if index is WHOLE:
-            full = full_weights(params, state)
-        else:
-            full = params if state.master is None else state.master
-        count = state.num_update + 1
-        grads = map_grads(self._rescaled, grads, full)
-        updates, tx_state = self.tx.update(grads, state.slots.state, full)
+    def _advance(self, tree: Tree, state: State, given: Given) -> tuple[list[Any], State]:
+        if type(state.slots) is not OptaxSlots:
+            raise WrongKindError(
+                f"state is of another definition: slots must be OptaxSlots, got "
+                f"{type(state.slots).__name__}."
+            )
+        known = masters(tree, state)
+        full = [w if m is None else m for w, m in zip(tree.leaves, known, strict=True)]
+        for name, weight, grad in zip(tree.names, tree.leaves, given.grads, strict=True):
+            check_pair(weight, grad, name if tree.whole else None)
+        scales = (self.rescale_grad, *given.factors)
+        grads = [_scaled(grad, w, scales) for grad, w in zip(given.grads, full, strict=True)]
+        count = counted(state.num_update)
+        before = tree.like(full)
+        updates, tx_state = self.tx.update(tree.like(grads), state.slots.state, before)
         rate = self.learning_rate
         if self.lr_scheduler is not None:
             rate = check_rate(self.lr_scheduler(count))
@@ -158,27 +139,41 @@ class FromOptax(TreeDefinition):
                 update = -lax.convert_element_type(rate, update.dtype) * update
             return (weight + update.astype(weight.dtype)).astype(weight.dtype)
 
-        new = jax.tree.map(moved, full, updates)
-        rounded = jax.tree.map(lambda new, old: new.astype(old.dtype), new, params)
-        if index is not WHOLE:
-            master = None if state.master is None else new
-            return rounded, State(count, OptaxSlots(tx_state), master)
-        known = masters(params, state)
-        names, leaves, _ = flatten_with_names(new)
-        kept = [leaf if name in known else None for name, leaf in zip(names, leaves, strict=True)]
-        return rounded, State(count, OptaxSlots(tx_state), _packed(kept, names))
+        new = tree.structure.flatten_up_to(jax.tree.map(moved, before, updates))
+        rounded = [w.astype(old.dtype) for w, old in zip(new, tree.leaves, strict=True)]
+        kept = [None if m is None else w for m, w in zip(known, new, strict=True)]
+        return rounded, State(count, OptaxSlots(tx_state), _packed(kept, tree))
 
-    def _rescaled(self, grad: Any, weight: Any) -> Any:
-        grad = grad.astype(weight.dtype)
-        if isinstance(grad, RowSparse):
-            grad = grad.todense()
-        return grad * lax.convert_element_type(self.rescale_grad, grad.dtype)
-
-    def _scaled_by(self: Self, factor: Any) -> Self:
-        return self._with(rescale_grad=self.rescale_grad * factor)
-
-    def _pack(self, params: Any, states: Any) -> State:
+    def _packed(self, tree: Tree, states: Sequence[State]) -> State:
         raise WrongKindError("states of optax cannot be put together from those of the weights.")
+
+    def _for(self, index: Hashable) -> tuple[Definition, Hashable]:
+        del index
+        # All weights of one shape share what is compiled: nothing here goes by the index.
+        return self, ""
+
+    def _asked(self: Self, state: Any) -> Self:
+        if not any(True for _ in functions_in(self.lr_scheduler)):
+            return self
+        rate = check_rate(self.lr_scheduler(counted(state.num_update)))  # pyright: ignore[reportOptionalCall]
+        return self._with(lr_scheduler=None, learning_rate=rate)
+
+
+def _scaled(grad: Any, weight: Any, scales: Sequence[Any]) -> Any:
+    grad = grad.astype(weight.dtype)
+    if isinstance(grad, RowSparse):
+        grad = grad.todense()
+    for scale in scales:
+        grad = grad * lax.convert_element_type(scale, grad.dtype)
+    return grad
+
+
+def _packed(masters: list[Any], tree: Tree) -> Any:
+    """Return the masters as the state of a tree, or of one weight, has them."""
+    if not tree.whole:
+        return masters[0]
+    groups = tuple((number,) for number in range(len(masters)))
+    return Layout(groups, tuple(map(str, tree.names))).pack(masters)
 
 
 def from_optax(
@@ -224,16 +219,3 @@ def from_optax(
         begin_num_update=begin_num_update,
         multi_precision=multi_precision,
     )
-
-
-def _floating(call: str, index: Hashable, weight: Any) -> Any:
-    weight = jnp.asarray(weight) if isinstance(weight, float) else weight
-    try:
-        check_array("weight", weight)
-    except WrongKindError as error:
-        raise explained(call, error, index) from None
-    return weight
-
-
-def _packed(leaves: list[Any], names: list[str]) -> Packed:
-    return Layout(tuple((number,) for number in range(len(leaves))), tuple(names)).pack(leaves)
