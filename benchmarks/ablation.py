@@ -1,4 +1,4 @@
-"""What each mechanism of the engine buys: a step with all of them against a step without one.
+"""Measure what each mechanism of the engine buys: a step with all against a step without one.
 
 `python -m benchmarks.ablation` prints the table; a mechanism that buys less than a tenth anywhere
 is one to delete.
@@ -30,9 +30,7 @@ def _as_it_is(arrays: Any) -> Any:
 OFF: dict[str, Callable[[], Any]] = {
     "all": contextlib.nullcontext,
     "flattened convolutions": lambda: mock.patch.object(engine, "VECTORISED", 0),
-    "calls that are not inlined": lambda: mock.patch.object(
-        engine, "_opaque", lambda arrays: arrays
-    ),
+    "calls that are not inlined": lambda: mock.patch.object(engine, "_opaque", _as_it_is),
     "stacked small weights": lambda: mock.patch.object(layout, "MANY", 10**9),
     "zero decay left out": lambda: mock.patch.object(core_algorithm, "sealed", lambda x: x),
 }

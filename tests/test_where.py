@@ -158,7 +158,7 @@ REPLACED: dict[str, tuple[Wrapper, dict[str, Any]]] = {
     "rescale_grad": (DEEP, {"rescale_grad": 0.25}),
     "wd": (lambda opt: mxopt.EMA(opt), {"wd": 0.0}),
     "clip_gradient": (lambda opt: mxopt.EMA(opt), {"clip_gradient": None}),
-    "lr_scheduler": (lambda opt: mxopt.EMA(opt), {"lr_scheduler": lambda t: 0.5 / t}),
+    "lr_scheduler": (lambda opt: mxopt.EMA(opt), {"lr_scheduler": lambda t: 0.5 / jnp.float32(t)}),
     "lr_mult": (lambda opt: mxopt.EMA(opt), {"lr_mult": {"a": 0.0}}),
     "lazy_update": (lambda opt: mxopt.EMA(opt), {"lazy_update": False}),
 }

@@ -1,4 +1,4 @@
-"""What is in a file, and what is in an installation."""
+"""Describe files, and the installation."""
 
 import importlib.metadata
 import os
@@ -263,10 +263,12 @@ def _items_of_ours(reader: Reader, size: int) -> Iterator[Item]:
 def _items(tree: Any) -> Iterator[Item]:
     """Returns the leaves of what MXNet saved."""
     special = (RowSparse, CSR, type(None))
-    is_leaf = lambda node: isinstance(node, special)  # noqa: E731
     # An index may be a number or a name, which do not sort together.
     for index, state in tree.items() if isinstance(tree, dict) else enumerate(tree):
-        for path, leaf in jax.tree_util.tree_flatten_with_path(state, is_leaf=is_leaf)[0]:
+        leaves, _ = jax.tree_util.tree_flatten_with_path(
+            state, is_leaf=lambda node: isinstance(node, special)
+        )
+        for path, leaf in leaves:
             name = "/".join(filter(None, (str(index), path_name(path))))
             if leaf is None:
                 yield Item(name, "", "none", "", "")

@@ -1,3 +1,3 @@
-"""What every optimizer stands on: configs, names, states, checks, the engine, definitions."""
+"""The core of every optimizer: configs, names, states, checks, the engine, definitions."""
 
 __version__ = "0.1.0"

@@ -29,7 +29,6 @@ from jaxmxopt._core.layout import Layout, Packed
 from jaxmxopt._core.names import Multipliers, Tree, find, matches, nobody
 from jaxmxopt._core.numeric import is_zero
 from jaxmxopt._core.overriding import check_scheduler, overridden, warn_caller
-from jaxmxopt._core.programs import functions_in
 from jaxmxopt._core.rates import Rates, TracedRates, opened, sealed
 from jaxmxopt._core.slots import NUMBERS, Like, Slot
 from jaxmxopt._core.state import State, common, counted
@@ -386,8 +385,6 @@ class OptimizerDef(Definition):
         return self._with(param_idx2name=None, **tables), key
 
     def _asked(self: Self, state: Any) -> Self:
-        if not any(True for _ in functions_in(self.lr_scheduler)):
-            return self
         lr = self._scheduled(counted(state.num_update))
         return self._with(lr_scheduler=None, learning_rate=lr)
 

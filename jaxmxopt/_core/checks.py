@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jaxmxopt._core.layout import Packed
 from jaxmxopt._core.names import Tree, path_name
 from jaxmxopt._core.numeric import compute_dtype
-from jaxmxopt._core.slots import NUMBERS, Like, forms
+from jaxmxopt._core.slots import NUMBERS, Like, described, forms
 from jaxmxopt._core.sparse import RowSparse, is_row_sparse
 from jaxmxopt._core.state import State
 
@@ -203,15 +203,32 @@ def check_state(state: Any) -> None:
     check_count(state.num_update)
 
 
-def check_grads(tree: Tree, grads: Any) -> list[Any]:
-    """Return gradients in the order of the weights of a tree; a `RowSparse` is one leaf."""
+def check_grads(tree: Tree, grads: Any, read: Sequence[bool] | None = None) -> list[Any]:
+    """Return gradients in the order of the weights of a tree; a `RowSparse` is one leaf.
+
+    Args:
+        tree: of the weights.
+        grads: a tree like it.
+        read: for every weight whether its gradient is read; None may stand for one that is not.
+    """
+    needed = [True] * len(tree.names) if read is None else read
     if not tree.whole:
-        if grads is None:
+        if grads is None and needed[0]:
             raise WrongKindError("grad must be an array, got NoneType.")
         return [grads]
     leaves, structure = jax.tree.flatten(grads, is_leaf=is_row_sparse)
     if structure == tree.structure:
         return leaves
+    if not all(needed):
+        try:
+            given = tree.structure.flatten_up_to(grads)
+        except ValueError:
+            pass  # The message below says what is wrong.
+        else:
+            one = jax.tree.structure(0)
+            needs = [grad for grad, reads in zip(given, needed, strict=True) if reads]
+            if all(jax.tree.structure(grad, is_leaf=is_row_sparse) == one for grad in needs):
+                return given
     second = grads[1] if type(grads) is tuple and len(grads) == 2 else None
     if second is not None and jax.tree.structure(second, is_leaf=is_row_sparse) == tree.structure:
         raise MismatchError(
@@ -307,12 +324,13 @@ def _by_path(form: Any, slots: Any) -> list[tuple[str, tuple[Any, Any]]]:
 
 def _fitting(opt: Any, slots: Any, like: Like, index: Hashable, lenient: bool) -> Any:
     """Return what the algorithm says of these slots, or raise: they are of something else."""
-    kind, (now, every, none) = jax.tree.structure(slots), forms(opt, like)
-    kinds = [jax.tree.structure(form) for form in (now, every, none)]
+    form, kind = described(opt, like, slots), jax.tree.structure(slots)
+    if form is not None and lenient:
+        return form
+    now, every, none = forms(opt, like)
+    kinds = [jax.tree.structure(each) for each in (now, every, none)]
     if kind in kinds[:2]:
-        return now if kind == kinds[0] else every
-    if kind == kinds[2] and lenient:
-        return none
+        return form
     if kind == kinds[2]:
         # Slots that were left out because a number was 0 then.
         numbers = [n for n in opt._leaf_names if isinstance(getattr(opt, n), NUMBERS)]

@@ -262,7 +262,7 @@ class Definition(Config):
     # What only the definitions without others inside define.
 
     def _asked(self: Self, state: Any) -> Self:
-        """Return the same for this one update: a schedule that is a function has been asked."""
+        """Return the same with the rate that a schedule, which is a function, gives now."""
         del state
         return self
 
@@ -314,12 +314,10 @@ class Definition(Config):
             if not isinstance(state, State):
                 raise WrongKindError(f"state must be a State, got {type(state).__name__}.", name)
         chosen = self
-        if any(map(_asks, self._inside())):
+        if self._asks():
             tree = Tree(names, weights, jax.tree.structure(weights))
-            chosen = self._map(lambda one, state: one._asked(state), self._packed(tree, states))
-        reduced = chosen._map(lambda one, _: one._reduced())
-        structure, numbers = programs.taken_apart(reduced)
-        run = programs.shared_by(self, reduced, programs.step, structure, names, False, False, True)
+            chosen = self._asked_now(self._packed(tree, states))
+        run, numbers = self._compiled(chosen, names, donate=False, apart=True)
         return run(numbers, weights, states, grads, None)
 
     def _bound(self, index: Hashable, donate: bool, state: Any) -> tuple[Any, Any]:
@@ -333,17 +331,12 @@ class Definition(Config):
         if found is not None:
             return found
         chosen, static = (self, None) if index is _WHOLE else self._of_one(index)
-        asks = any(map(_asks, chosen._inside()))
+        asks = chosen._asks()
         if asks:
             if not isinstance(state, State):
                 raise WrongKindError(f"state must be a State, got {type(state).__name__}.")
-            chosen = chosen._map(lambda one, state: one._asked(state), state)
-        lenient = any(one._is_traced() for one in chosen._inside())
-        reduced = chosen._map(lambda one, _: one._reduced())
-        structure, numbers = programs.taken_apart(reduced)
-        run = programs.shared_by(
-            self, reduced, programs.step, structure, static, donate, lenient, False
-        )
+            chosen = chosen._asked_now(state)
+        run, numbers = self._compiled(chosen, static, donate=donate, apart=False)
         vector, arrays = numbers
         if asks or arrays:
             return run, numbers
@@ -355,6 +348,28 @@ class Definition(Config):
             kept = self.__dict__.setdefault("_calls", {})
         kept[key] = run, (on_device, arrays)
         return kept[key]
+
+    def _compiled(
+        self, chosen: "Definition", names: Any, *, donate: bool, apart: bool
+    ) -> tuple[Any, Any]:
+        """Return the compiled update by a definition made of this one, and its numbers."""
+        lenient = any(one._is_traced() for one in chosen._inside())
+        reduced = chosen._map(lambda one, _: one._reduced())
+        structure, numbers = programs.taken_apart(reduced)
+        how = structure, names, donate, lenient, apart
+        return programs.shared_by(self, reduced, programs.step, *how), numbers
+
+    def _asks(self) -> bool:
+        """True if a schedule inside is a function: nothing says what it depends on."""
+        return any(map(_has_function, self._inside()))
+
+    def _asked_now(self: Self, state: State) -> Self:
+        """Return the same for this one update: schedules that are functions have been asked."""
+        return self._map(lambda one, state: one._asked(state) if _has_function(one) else one, state)
+
+    def _reads(self, name: Hashable) -> bool:
+        """True if the gradient of a weight is read."""
+        return any(one._reads_gradients for one in self._for(name)[0]._inside())
 
     def _of_one(self, index: Hashable) -> tuple["Definition", tuple[Hashable]]:
         try:
@@ -374,8 +389,8 @@ class Definition(Config):
         return copy
 
 
-def _asks(definition: Any) -> bool:
-    """True if a definition has a schedule that is a function: nothing says what it depends on."""
+def _has_function(definition: Any) -> bool:
+    """True if the schedule of a definition that has none inside is a function."""
     scheduler = definition.__dict__.get("lr_scheduler")
     return any(True for _ in programs.functions_in(scheduler))
 
@@ -398,8 +413,8 @@ def _explained(
     """Return the error for users: of ours with the call, of JAX's with what was wrong if known."""
     if isinstance(error, (MismatchError, WrongKindError)):
         return explained(call, error, index)
-    # Arrays that are given away twice are the runtime's business.
-    donated = donated and isinstance(error, RuntimeError)
+    # The runtime says that arrays are given away twice, by an error that is not a TypeError.
+    donated = donated and not isinstance(error, TypeError)
     wrong = unusable(donated, weight=weight, grad=grad, state=state, where=where)
     return error if wrong is None else explained(call, wrong, index)
 

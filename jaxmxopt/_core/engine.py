@@ -162,19 +162,31 @@ class _Group(NamedTuple):
         return self._together(slots, masters)
 
     def _one(self, number: int, rates: Any, slots: Any, master: Any) -> tuple[Any, Any, Any]:
-        if self.grads[number] is None:
-            return self.weights[number], slots, master
-        return _update_one(
-            self.opt,
-            rates,
-            self.weights[number],
-            self.grads[number],
-            slots,
-            master,
-            self.factors,
-            adapts=self.adapts[number],
-            row_rule=self.row_rule,
-        )
+        """Update a weight that shares its arrays with no other."""
+        opt, weight, grad = self.opt, self.weights[number], self.grads[number]
+        if grad is None:
+            return weight, slots, master
+        update = functools.partial(_shared, adapts=self.adapts[number], row_rule=self.row_rule)
+        shape, merged = weight.shape, _merged(weight)
+        dense = not isinstance(grad, RowSparse)
+        if merged == shape or opt.acts_on != "elements" or not (dense and on_cpu()):
+            return update(opt, rates, weight, grad, slots, master, self.factors)
+        said = _said(opened(opt), weight, master, slots)
+        whole = [_is_like(slot, weight) for slot, _ in said]
+        tree = jax.tree.structure(slots)
+
+        def to(shape: tuple[int, ...], arrays: Any) -> Any:
+            weight, slots, master = arrays
+            pairs = zip(whole, jax.tree.leaves(slots), strict=True)
+            slots = tree.unflatten([leaf.reshape(shape) if has else leaf for has, leaf in pairs])
+            master = None if master is None else master.reshape(shape)
+            return weight.reshape(shape), slots, master
+
+        # XLA would fuse the reshapes of weight and slots into the arithmetic, and lose the donated
+        # buffers. The gradient stays fused with what computes it.
+        weight, slots, master = _opaque(to(merged, (weight, slots, master)))
+        new = update(opt, rates, weight, grad.reshape(merged), slots, master, self.factors)
+        return to(shape, _opaque(new))
 
     def _each(self, slots: Any, masters: Any) -> tuple[list[Any], Any, Any]:
         """Update the weights one by one: their gradients are of several kinds."""
@@ -225,10 +237,11 @@ def _update_weight(
     if adapts:
         rates = opt.adapt(rates, full, grad)
     full = full if master is None else master
-    # Divided slots: each device computes its part alone.
-    said = _said(opt, weight, master, slots)
-    part = next((leaf for slot, leaf in said if _is_like(slot, weight)), full)
-    full, grad = _laid_out(full, part), _laid_out(grad, part)
+    if _says_where(weight):
+        # Divided slots: each device computes its part alone.
+        said = _said(opt, weight, master, slots)
+        part = next((leaf for slot, leaf in said if _is_like(slot, weight)), full)
+        full, grad = _laid_out(full, part), _laid_out(grad, part)
     old = in_precision(slots, dtype)
     new, new_slots = check_ruled(rule(rates, full, grad, old), full, old)
     rounded = _laid_out(new.astype(weight.dtype), weight)
@@ -246,10 +259,15 @@ def _is_like(slot: Slot, weight: Any) -> bool:
     return slot.axes == tuple(range(weight.ndim)) and slot.shape == weight.shape
 
 
+def _says_where(array: Any) -> bool:
+    """True if the type of an array says where it lies: on a mesh with explicit axes."""
+    return AxisType.Explicit in jax.typeof(array).sharding.mesh.axis_types
+
+
 def _laid_out(array: Any, like: Any) -> Any:
-    """Lay an array out as another, where the types say how: on meshes with explicit axes."""
+    """Lay an array out as another, where the types say how."""
     wanted = jax.typeof(like).sharding
-    if AxisType.Explicit not in wanted.mesh.axis_types or jax.typeof(array).sharding == wanted:
+    if not _says_where(like) or jax.typeof(array).sharding == wanted:
         return array
     return reshard(array, wanted)
 
@@ -301,42 +319,6 @@ def _opaque(arrays: Any) -> Any:
     """Return arrays as they are, by way of a call that XLA neither inlines nor looks into."""
     # A call of arguments that are constants would be computed while compiling.
     return _passed_on(lax.optimization_barrier(arrays))
-
-
-def _update_one(
-    opt: Any,
-    rates: Any,
-    weight: Any,
-    grad: Any,
-    slots: Any,
-    master: Any,
-    factors: tuple[Any, ...],
-    *,
-    adapts: bool,
-    row_rule: Rule | None,
-) -> tuple[Any, Any, Any]:
-    """Update a weight that shares its arrays with no other."""
-    how = {"adapts": adapts, "row_rule": row_rule}
-    shape, merged = weight.shape, _merged(weight)
-    if isinstance(grad, RowSparse) or opt.acts_on != "elements" or not on_cpu() or merged == shape:
-        return _shared(opt, rates, weight, grad, slots, master, factors, **how)
-    said = _said(opened(opt), weight, master, slots)
-    whole = [_is_like(slot, weight) for slot, _ in said]
-    tree = jax.tree.structure(slots)
-
-    def to(shape: tuple[int, ...], arrays: Any) -> Any:
-        weight, slots, master = arrays
-        pairs = zip(whole, jax.tree.leaves(slots), strict=True)
-        slots = tree.unflatten([leaf.reshape(shape) if has else leaf for has, leaf in pairs])
-        master = None if master is None else master.reshape(shape)
-        return weight.reshape(shape), slots, master
-
-    # XLA would fuse the reshapes of weight and slots into the arithmetic, and lose the donated
-    # buffers. The gradient stays fused with what computes it.
-    flat, flat_slots, flat_master = _opaque(to(merged, (weight, slots, master)))
-    grad = grad.reshape(merged)
-    new = _shared(opt, rates, flat, grad, flat_slots, flat_master, factors, **how)
-    return to(shape, _opaque(new))
 
 
 def _merged(weight: Any) -> tuple[int, ...]:

@@ -138,7 +138,11 @@ def step(
             tree = Tree.of(params) if names is None else Tree.of_one(names[0], params)
         ok = check_where(where)
         check_state(state)
-        given = Given(grads if apart else check_grads(tree, grads), lenient=lenient)
+        read = [opt._reads(name) for name in tree.names]
+        grads = check_grads(tree, grads, read) if not apart else grads
+        # What is not read may hold anything: it reaches no norm and no sum.
+        grads = [grad if reads else None for grad, reads in zip(grads, read, strict=True)]
+        given = Given(grads, lenient=lenient)
 
         def advanced(weights: list[Any], state: Any) -> tuple[list[Any], Any]:
             return opt._advance(tree._replace(leaves=weights), state, given)

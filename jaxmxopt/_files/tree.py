@@ -64,8 +64,10 @@ class _Named:
             weights: the names of the weights that it is of.
         """
         kinds = (State, RowSparse, Packed, GroupSlots)
-        is_node = lambda node: isinstance(node, kinds)  # noqa: E731
-        for path, node in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_node)[0]:
+        nodes, _ = jax.tree_util.tree_flatten_with_path(
+            tree, is_leaf=lambda node: isinstance(node, kinds)
+        )
+        for path, node in nodes:
             where = _joined(inside, path_name(path))
             name = _joined(prefix, where)
             if isinstance(node, State):

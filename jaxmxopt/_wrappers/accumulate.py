@@ -93,7 +93,10 @@ class Accumulate(Around):
 
         def update(weights: list[Any], inner: State, total: list[Any]) -> Any:
             # Not `every`, which may have been another when some of them were added.
-            mean = [leaf / micro.astype(leaf.dtype) for leaf in total]
+            mean = [
+                None if grad is None else leaf / micro.astype(leaf.dtype)
+                for leaf, grad in zip(total, given.grads, strict=True)
+            ]
             weights, inner = self.definition._advance(
                 tree._replace(leaves=weights), inner, Given(mean, (), given.lenient)
             )
@@ -107,6 +110,8 @@ class Accumulate(Around):
 
 def _added(name: Any, weight: Any, grad: Any, total: jax.Array, factors: Any) -> jax.Array:
     """Return the sum of the gradients of a weight, with one more in it."""
+    if grad is None:
+        return total
     check_pair(weight, grad, name)
     grad = grad.astype(total.dtype)
     for factor in factors:

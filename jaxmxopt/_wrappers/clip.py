@@ -53,9 +53,8 @@ class ClipGlobalNorm(Around):
         grads: list[Any] = []
         scales: list[Any] = []
         for name, weight, grad in zip(tree.names, tree.leaves, given.grads, strict=True):
-            (algorithm,) = self.definition._for(name)[0]._inside()
-            # The norm is of the gradients that are read.
-            if algorithm._reads_gradients and grad is not None:
+            if grad is not None:
+                (algorithm,) = self.definition._for(name)[0]._inside()
                 check_pair(weight, grad, name if tree.whole else None)
                 grads.append(grad)
                 scales.append(math.prod(given.factors, start=algorithm.rescale_grad))

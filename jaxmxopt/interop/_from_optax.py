@@ -14,7 +14,6 @@ from jaxmxopt._core.definition import Definition, Maker
 from jaxmxopt._core.engine import Given
 from jaxmxopt._core.layout import Layout
 from jaxmxopt._core.names import Tree
-from jaxmxopt._core.programs import functions_in
 from jaxmxopt._core.slots import Like
 from jaxmxopt._core.sparse import RowSparse
 from jaxmxopt._core.state import State, counted, indivisible, masters
@@ -153,8 +152,6 @@ class FromOptax(Definition):
         return self, ""
 
     def _asked(self: Self, state: Any) -> Self:
-        if not any(True for _ in functions_in(self.lr_scheduler)):
-            return self
         rate = check_rate(self.lr_scheduler(counted(state.num_update)))  # pyright: ignore[reportOptionalCall]
         return self._with(lr_scheduler=None, learning_rate=rate)
 
