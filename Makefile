@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 SEED ?= 0
 
-.PHONY: test lint demo bench dist docs docs-check test-mxnet clean
+.PHONY: test test-matrix lint demo bench dist docs docs-check test-mxnet clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -13,6 +13,15 @@ $(VENV)/.ready: pyproject.toml
 
 test: $(VENV)/.ready  ## all tests
 	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 25
+
+.tox/.ready: pyproject.toml
+	$(PYTHON) -m venv .tox/venv
+	.tox/venv/bin/python -m pip install --quiet --disable-pip-version-check "tox>=4.30"
+	touch $@
+
+# pyenv's commands are for the versions that are named.
+test-matrix: .tox/.ready  ## all tests on the newest Python and jax, and a part on older releases
+	PYENV_VERSION="$$(pyenv versions --bare 2>/dev/null | sort -rV | paste -sd:)" .tox/venv/bin/tox $(ARGS)
 
 lint: $(VENV)/.ready  ## style, format and types
 	$(RUN) -m ruff check .
@@ -58,4 +67,4 @@ dist:  ## a wheel and an sdist, each tried in an empty environment
 	.dist/bin/python tests/check_dist.py dist
 
 clean:
-	rm -rf $(VENV) .mxnet .bench .docs .dist docs/_build build dist *.egg-info
+	rm -rf $(VENV) .tox .mxnet .bench .docs .dist docs/_build build dist *.egg-info

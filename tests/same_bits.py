@@ -8,6 +8,7 @@ The flag keeps XLA from fusing multiply and add, as MXNet's CPU kernels do not.
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -61,6 +62,9 @@ def elementwise(result: dict[str, Any]) -> bool:
     return result["class"] not in SUMS and result["strategy"] != "lars"
 
 
+MADE_WITH = re.compile(r"was made with jax (\S+)\.")
+
+
 def report(results: Iterable[dict[str, Any]]) -> str:
     """The table of `docs/fidelity.md`."""
     by_class: dict[str, list[dict[str, Any]]] = {}
@@ -109,6 +113,7 @@ def main() -> None:
             sys.stdout.flush()
     if arguments.write is not None:
         text = arguments.write.read_text()
+        text = MADE_WITH.sub(f"was made with jax {jax.__version__}.", text)
         begin = text.index("| algorithm |")
         end = text.index("\n\n", begin) + 1 if "\n\n" in text[begin:] else len(text)
         arguments.write.write_text(text[:begin] + report(results) + text[end:])

@@ -157,8 +157,10 @@ def test_where_is_traced():
 
 @pytest.mark.usefixtures("thresholds")
 def test_a_scan_equals_a_loop(cls):
+    # Within a loop XLA may sum norms in another order, which moves every element.
+    units = 8 if cls.__name__ in OF_THE_WHOLE else 4
     # A function of its own, or JAX would take what it traced at the other settings.
-    assert_near(jax.jit(lambda opt: scanned(opt))(make(cls)), run(make(cls)), 4)
+    assert_near(jax.jit(lambda opt: scanned(opt))(make(cls)), run(make(cls)), units)
 
 
 def test_nested_jit_and_checkpoint_change_nothing():

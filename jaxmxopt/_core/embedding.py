@@ -122,6 +122,8 @@ def _with_tables(eqn: Any, inputs: list[Any], lookups: Lookups) -> Sequence[Any]
             return [Table(table.number, table.name, table.array, dtypes)]
         if name in ("copy", "pvary"):
             array = eqn.primitive.bind(table.array, **eqn.params)
+            if eqn.primitive.multiple_results:
+                (array,) = array
             return [Table(table.number, table.name, array, table.dtypes)]
         if name == "stop_gradient":
             return [lax.stop_gradient(table.cast(table.array))]
