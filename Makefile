@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 SEED ?= 0
 
-.PHONY: test test-matrix lint demo bench dist docs docs-check test-mxnet clean
+.PHONY: test test-matrix lint demo bench dist docs docs-check test-mxnet test-torch clean
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,15 @@ demo: $(VENV)/.ready  ## train on handwritten digits and draw the curves
 
 test-mxnet: $(VENV)/.ready  ## fresh trajectories from the real MXNet: make test-mxnet SEED=7
 	$(RUN) tests/reference/live.py --seed $(SEED)
+
+.torch/.ready: tests/reference/originals.txt
+	$(PYTHON) -m venv .torch
+	.torch/bin/python -m pip install --quiet --disable-pip-version-check -r tests/reference/originals.txt
+	touch $@
+
+test-torch: $(VENV)/.ready .torch/.ready  ## fresh trajectories from the authors' code: make test-torch SEED=7
+	.torch/bin/python tests/reference/originals.py --seed $(SEED) --out .torch/fresh
+	JAXMXOPT_ORIGINALS=.torch/fresh $(RUN) -m pytest -q tests/test_originals.py
 
 .bench/.ready: pyproject.toml
 	$(PYTHON) -m venv .bench/venv
@@ -67,4 +76,4 @@ dist:  ## a wheel and an sdist, each tried in an empty environment
 	.dist/bin/python tests/check_dist.py dist
 
 clean:
-	rm -rf $(VENV) .tox .mxnet .bench .docs .dist docs/_build build dist *.egg-info
+	rm -rf $(VENV) .tox .mxnet .torch .bench .docs .dist docs/_build build dist *.egg-info

@@ -39,6 +39,7 @@ ALGORITHMS: list[tuple[str, type[mxopt.OptimizerDef], dict[str, Any]]] = [
     ("Adamax", mxopt.Adamax, {}),
     ("Nadam", mxopt.Nadam, {}),
     ("FTML", mxopt.FTML, {}),
+    ("Lion", mxopt.Lion, {}),
     ("AdaGrad", mxopt.AdaGrad, {}),
     ("GroupAdaGrad", mxopt.GroupAdaGrad, {}),
     ("AdaDelta", mxopt.AdaDelta, {"epsilon": 1e-3}),

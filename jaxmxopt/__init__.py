@@ -20,6 +20,7 @@ from jaxmxopt._algorithms import Adamax as Adamax
 from jaxmxopt._algorithms import AdamW as AdamW
 from jaxmxopt._algorithms import Ftrl as Ftrl
 from jaxmxopt._algorithms import GroupAdaGrad as GroupAdaGrad
+from jaxmxopt._algorithms import Lion as Lion
 from jaxmxopt._algorithms import Nadam as Nadam
 from jaxmxopt._algorithms import RMSProp as RMSProp
 from jaxmxopt._algorithms import Signum as Signum

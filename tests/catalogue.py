@@ -19,7 +19,7 @@ class Row:
         cls: its class.
         twin: its mathematics in float64 NumPy, see `twins`.
         settings: its own arguments in several valid ways, all of them off their defaults in one.
-        files: recorded trajectories of MXNet, in `reference/data`.
+        files: recorded trajectories of MXNet, in `reference/data`; none if MXNet has no such class.
         whole: it needs the whole weight, so that row-sparse gradients act as dense ones.
         norms: norms of the whole weight are in it, so that it is equal to MXNet up to the order
             in which they are summed.
@@ -32,7 +32,7 @@ class Row:
     cls: Any
     twin: Callable[..., tuple[Any, dict[str, Any]]]
     settings: tuple[Setting, ...]
-    files: tuple[str, ...]
+    files: tuple[str, ...] = ()
     whole: bool = False
     norms: bool = False
     lazy: bool = False
@@ -132,6 +132,7 @@ CATALOGUE = (
         whole=True,
         norms=True,
     ),
+    Row(mxopt.Lion, twins.lion, ({}, {"beta1": 0.8, "beta2": 0.95})),
     Row(mxopt.NAG, twins.nag, _MOMENTUM, ("nag",)),
     Row(mxopt.Nadam, twins.nadam, ({}, {**_BETAS, "schedule_decay": 0.01}), ("nadam",)),
     Row(

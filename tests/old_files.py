@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from samples import ALGORITHMS, make, tree
+from samples import OF_MXNET, make, tree
 
 import jaxmxopt as mxopt
 from jaxmxopt import amp, checkpoint, lr_scheduler
@@ -27,7 +27,7 @@ def definitions() -> dict[str, mxopt.OptimizerDef]:
     adam, sgd = make(mxopt.Adam), make(mxopt.SGD)
     cosine = lr_scheduler.CosineScheduler(100, base_lr=0.2, warmup_steps=7)
     return {
-        **{cls.__name__: make(cls) for cls in ALGORITHMS},
+        **{cls.__name__: make(cls) for cls in OF_MXNET},
         "accumulate": mxopt.Accumulate(sgd, every=2),
         "ema": mxopt.EMA(adam, decay=0.9),
         "clip": mxopt.ClipGlobalNorm(adam, max_norm=0.1),

@@ -19,6 +19,9 @@ ALGORITHMS = sorted(
     key=lambda cls: cls.__name__,
 )
 
+# The others are of today, and MXNet has no class for them.
+OF_MXNET = [cls for cls in ALGORITHMS if hasattr(mxopt.optimizer, cls.__name__)]
+
 # What each algorithm is tried with beside a rate and decay: all of its numbers off their defaults.
 OWN: dict[str, dict[str, Any]] = {
     "AdaBelief": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3},
@@ -35,6 +38,7 @@ OWN: dict[str, dict[str, Any]] = {
     "LANS": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3, "lower_bound": 0.1, "upper_bound": 9.0},
     "LARS": {"momentum": 0.7, "eta": 0.02, "eps": 1e-3},
     "LBSGD": {"momentum": 0.7, "batch_scale": 2, "warmup_epochs": 1, "updates_per_epoch": 4},
+    "Lion": {"beta1": 0.8, "beta2": 0.95},
     "NAG": {"momentum": 0.7},
     "Nadam": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3, "schedule_decay": 0.01},
     "RMSProp": {"gamma1": 0.8, "gamma2": 0.7, "epsilon": 1e-3, "centered": True},

@@ -26,6 +26,7 @@ ALGORITHMS = [
     "LANS",
     "LARS",
     "LBSGD",
+    "Lion",
     "NAG",
     "Nadam",
     "RMSProp",

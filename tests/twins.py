@@ -224,3 +224,10 @@ def test(h: SimpleNamespace, t: int, w: Any, g: Any, s: Slots) -> tuple[Any, Slo
 
 
 test.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def lion(h: SimpleNamespace, t: int, w: Any, g: Any, s: Slots) -> tuple[Any, Slots]:
+    g = scaled(h, g)
+    step = np.sign(h.beta1 * s["mean"] + (1 - h.beta1) * g)
+    m = h.beta2 * s["mean"] + (1 - h.beta2) * g
+    return w - h.lr * (step + h.wd * w), {"mean": m}

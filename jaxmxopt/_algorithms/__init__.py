@@ -18,6 +18,7 @@ from jaxmxopt._algorithms.lamb import LAMB as LAMB
 from jaxmxopt._algorithms.lans import LANS as LANS
 from jaxmxopt._algorithms.lars import LARS as LARS
 from jaxmxopt._algorithms.lbsgd import LBSGD as LBSGD
+from jaxmxopt._algorithms.lion import Lion as Lion
 from jaxmxopt._algorithms.nadam import Nadam as Nadam
 from jaxmxopt._algorithms.nag import NAG as NAG
 from jaxmxopt._algorithms.rmsprop import RMSProp as RMSProp
@@ -46,6 +47,7 @@ ALGORITHMS: Mapping[str, type[OptimizerDef]] = MappingProxyType(
             LANS,
             LARS,
             LBSGD,
+            Lion,
             Nadam,
             NAG,
             RMSProp,

@@ -17,7 +17,7 @@ from jaxmxopt._core.config import nearest
 from jaxmxopt._stateful.hyperparameters import declared
 from jaxmxopt._stateful.optimizer import Optimizer
 
-__all__ = ["CLASSES", "TABLE"]
+__all__ = ["CLASSES", "DEFINITIONS", "TABLE"]
 
 
 class _Row(NamedTuple):
@@ -154,3 +154,10 @@ def _made(row: _Row) -> type[Optimizer]:
 
 
 CLASSES: dict[str, type[Optimizer]] = {row.definition.__name__: _made(row) for row in TABLE}
+# MXNet's by name: what is not in the table is no class of MXNet's, and is known to `create` alone.
+DEFINITIONS: Mapping[str, type[OptimizerDef]] = MappingProxyType(
+    {row.definition.__name__: row.definition for row in TABLE}
+)
+for _name, _kind in algorithms.ALGORITHMS.items():
+    if _name not in DEFINITIONS:
+        Optimizer.register(_kind)

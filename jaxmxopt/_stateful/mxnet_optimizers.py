@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmxopt._algorithms import ALGORITHMS, DCASGD, LARS, LBSGD, Nadam
+from jaxmxopt._algorithms import DCASGD, LARS, LBSGD, Nadam
 from jaxmxopt._core import schedules as lr_scheduler
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.sparse import RowSparse
@@ -20,6 +20,7 @@ from jaxmxopt._mxnet.pickle import write_pickle
 from jaxmxopt._mxnet.record import MXNetRecord
 from jaxmxopt._mxnet.slots import nested, slots_of
 from jaxmxopt._mxnet.states import StatesFile
+from jaxmxopt._stateful.classes import DEFINITIONS
 from jaxmxopt._stateful.mxnet_states import slots_and_master
 from jaxmxopt._stateful.optimizer import Optimizer
 
@@ -157,9 +158,7 @@ class Counts(NamedTuple):
 
 def algorithm_of(record: MXNetRecord) -> type[OptimizerDef] | None:
     """Returns the class of a recorded optimizer's definition, None if it is not one of MXNet's."""
-    found = ALGORITHMS.get(record.name)
-    ours = isinstance(found, type) and issubclass(found, OptimizerDef) and found is not OptimizerDef
-    return found if ours and record.module.split(".")[0] == "mxnet" else None
+    return DEFINITIONS.get(record.name) if record.module.split(".")[0] == "mxnet" else None
 
 
 def attribute_names(kind: type[OptimizerDef], version: int) -> dict[str, str]:
@@ -489,7 +488,7 @@ def _record(
 ) -> MXNetRecord:
     """Returns the optimizer as MXNet would pickle it."""
     name = type(opt).__name__
-    if name in _ONLY_IN_2 or ALGORITHMS.get(name) is not type(opt):
+    if name in _ONLY_IN_2 or DEFINITIONS.get(name) is not type(opt):
         raise ValueError(f"the optimizer must be one that MXNet 1.9.1 has, got {name}.")
     counts = {
         device: _renamed(by_index, keys)
