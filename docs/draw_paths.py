@@ -40,6 +40,10 @@ ALGORITHMS: list[tuple[str, type[mxopt.OptimizerDef], dict[str, Any]]] = [
     ("Nadam", mxopt.Nadam, {}),
     ("FTML", mxopt.FTML, {}),
     ("Lion", mxopt.Lion, {}),
+    ("RAdam", mxopt.RAdam, {}),
+    ("AdEMAMix", mxopt.AdEMAMix, {"warmup": 200.0}),
+    ("ScheduleFreeSGD", mxopt.ScheduleFreeSGD, {}),
+    ("ScheduleFreeAdamW", mxopt.ScheduleFreeAdamW, {}),
     ("AdaGrad", mxopt.AdaGrad, {}),
     ("GroupAdaGrad", mxopt.GroupAdaGrad, {}),
     ("AdaDelta", mxopt.AdaDelta, {"epsilon": 1e-3}),
@@ -97,7 +101,9 @@ def draw(paths: dict[str, Path], file: pathlib.Path) -> None:
 
     x, y = np.meshgrid(np.linspace(-2.1, 2.1, 240), np.linspace(-1.1, 2.7, 240))
     levels = np.log10(height(np.stack([x, y], -1)) + 1e-2)
-    figure, grid = pyplot.subplots(6, 4, figsize=(10, 14), layout="constrained")
+    # A place is left for the legend.
+    rows = len(paths) // 4 + 1
+    figure, grid = pyplot.subplots(rows, 4, figsize=(10, 2.33 * rows), layout="constrained")
     for axes, (name, path) in zip(grid.flat, paths.items(), strict=False):
         axes.contourf(x, y, levels, 14, cmap="Greys", vmin=-3, vmax=8)
         axes.plot(*path.points.T, color=PATH, lw=1.4)

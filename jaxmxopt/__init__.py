@@ -18,11 +18,15 @@ from jaxmxopt._algorithms import AdaGrad as AdaGrad
 from jaxmxopt._algorithms import Adam as Adam
 from jaxmxopt._algorithms import Adamax as Adamax
 from jaxmxopt._algorithms import AdamW as AdamW
+from jaxmxopt._algorithms import AdEMAMix as AdEMAMix
 from jaxmxopt._algorithms import Ftrl as Ftrl
 from jaxmxopt._algorithms import GroupAdaGrad as GroupAdaGrad
 from jaxmxopt._algorithms import Lion as Lion
 from jaxmxopt._algorithms import Nadam as Nadam
+from jaxmxopt._algorithms import RAdam as RAdam
 from jaxmxopt._algorithms import RMSProp as RMSProp
+from jaxmxopt._algorithms import ScheduleFreeAdamW as ScheduleFreeAdamW
+from jaxmxopt._algorithms import ScheduleFreeSGD as ScheduleFreeSGD
 from jaxmxopt._algorithms import Signum as Signum
 from jaxmxopt._algorithms import Test as Test
 from jaxmxopt._algorithms import ccSGD as ccSGD
@@ -37,10 +41,12 @@ from jaxmxopt._stateful.trainer import Trainer as Trainer
 from jaxmxopt._stateful.updater import Updater as Updater
 from jaxmxopt._stateful.updater import get_updater as get_updater
 from jaxmxopt._wrappers.accumulate import Accumulate as Accumulate
+from jaxmxopt._wrappers.averages import averaged as averaged
+from jaxmxopt._wrappers.cautious import Cautious as Cautious
 from jaxmxopt._wrappers.clip import ClipGlobalNorm as ClipGlobalNorm
 from jaxmxopt._wrappers.ema import EMA as EMA
-from jaxmxopt._wrappers.ema import averaged as averaged
 from jaxmxopt._wrappers.groups import Groups as Groups
+from jaxmxopt._wrappers.prodigy import Prodigy as Prodigy
 from jaxmxopt.optimizer import create as create
 
 if _typing.TYPE_CHECKING:

@@ -337,6 +337,8 @@ class AdamW(Optimizer):
     beta2: float
     epsilon: float
     correct_bias: bool
+    standard: bool
+    nesterov: bool
     lazy_update: bool
     def __init__(
         self,
@@ -346,6 +348,8 @@ class AdamW(Optimizer):
         epsilon: float = 1e-06,
         correct_bias: bool = True,
         *,
+        standard: bool = False,
+        nesterov: bool = False,
         rescale_grad: float = 1.0,
         param_idx2name: Mapping[Any, str] | None = None,
         wd: float = 0.0,

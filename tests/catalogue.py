@@ -50,6 +50,7 @@ _BETAS = {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3}
 _LARS = {"momentum": 0.7, "eta": 0.02, "eps": 1e-3}
 _BOUNDS = {"lower_bound": 0.5, "upper_bound": 0.9}
 _LBSGD = {"momentum": 0.7, "batch_scale": 3, "warmup_epochs": 2, "updates_per_epoch": 4}
+_FREE = {"warmup_steps": 4.0, "r": 0.5, "weight_lr_power": 1.0}
 
 CATALOGUE = (
     Row(
@@ -67,7 +68,23 @@ CATALOGUE = (
         lazy=True,
     ),
     Row(mxopt.Adam, twins.adam, ({}, _BETAS), ("adam", "adam_rowsparse"), lazy=True),
-    Row(mxopt.AdamW, twins.adamw, ({}, _BETAS, {**_BETAS, "correct_bias": False}), ("adamw",)),
+    Row(
+        mxopt.AdamW,
+        twins.adamw,
+        (
+            {},
+            _BETAS,
+            {**_BETAS, "correct_bias": False},
+            {**_BETAS, "standard": True},
+            {**_BETAS, "standard": True, "nesterov": True, "correct_bias": False},
+        ),
+        ("adamw",),
+    ),
+    Row(
+        mxopt.AdEMAMix,
+        twins.ademamix,
+        ({}, {**_BETAS, "beta3": 0.99, "alpha": 2.0, "warmup": 4.0}),
+    ),
     Row(mxopt.Adamax, twins.adamax, ({}, {"beta1": 0.8, "beta2": 0.95}), ("adamax",)),
     Row(
         mxopt.DCASGD,
@@ -135,6 +152,7 @@ CATALOGUE = (
     Row(mxopt.Lion, twins.lion, ({}, {"beta1": 0.8, "beta2": 0.95})),
     Row(mxopt.NAG, twins.nag, _MOMENTUM, ("nag",)),
     Row(mxopt.Nadam, twins.nadam, ({}, {**_BETAS, "schedule_decay": 0.01}), ("nadam",)),
+    Row(mxopt.RAdam, twins.radam, ({}, _BETAS, {**_BETAS, "decoupled": True})),
     Row(
         mxopt.RMSProp,
         twins.rmsprop,
@@ -148,6 +166,8 @@ CATALOGUE = (
     ),
     Row(mxopt.SGD, twins.sgd, _MOMENTUM, ("sgd", "sgd_rowsparse"), lazy=True),
     Row(mxopt.SGLD, twins.sgld, ({}, {"seed": 3}), ("sgld",), whole=True, random=True),
+    Row(mxopt.ScheduleFreeAdamW, twins.schedule_free_adamw, ({}, {**_BETAS, **_FREE})),
+    Row(mxopt.ScheduleFreeSGD, twins.schedule_free_sgd, ({}, {"momentum": 0.7, **_FREE})),
     Row(
         mxopt.Signum,
         twins.signum,

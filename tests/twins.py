@@ -137,8 +137,13 @@ def adamw(h: SimpleNamespace, t: int, w: Any, g: Any, s: Slots) -> tuple[Any, Sl
     g = scaled(h, g)
     m = h.beta1 * (s["mean"] - g) + g
     v = h.beta2 * (s["var"] - g**2) + g**2
-    lr = h.lr * (np.sqrt(1 - h.beta2**t) / (1 - h.beta1**t) if h.correct_bias else 1)
-    return w - lr * (m / (np.sqrt(v) + h.epsilon) + h.wd * w), {"mean": m, "var": v}
+    mean = h.beta1 * m + (1 - h.beta1) * g if h.nesterov else m
+    first, second = (1 - h.beta1**t, 1 - h.beta2**t) if h.correct_bias else (1, 1)
+    if h.standard:
+        step = mean / first / (np.sqrt(v / second) + h.epsilon)
+        return w - h.lr * (step + h.wd * w), {"mean": m, "var": v}
+    lr = h.lr * np.sqrt(second) / first
+    return w - lr * (mean / (np.sqrt(v) + h.epsilon) + h.wd * w), {"mean": m, "var": v}
 
 
 def adabelief(h: SimpleNamespace, t: int, w: Any, g: Any, s: Slots) -> tuple[Any, Slots]:
@@ -231,3 +236,53 @@ def lion(h: SimpleNamespace, t: int, w: Any, g: Any, s: Slots) -> tuple[Any, Slo
     step = np.sign(h.beta1 * s["mean"] + (1 - h.beta1) * g)
     m = h.beta2 * s["mean"] + (1 - h.beta2) * g
     return w - h.lr * (step + h.wd * w), {"mean": m}
+
+
+def radam(h: SimpleNamespace, t: int, w: Any, g: Any, s: Slots) -> tuple[Any, Slots]:
+    g = scaled(h, g)
+    w, g = (w - h.lr * h.wd * w, g) if h.decoupled else (w, g + h.wd * w)
+    m = h.beta1 * s["mean"] + (1 - h.beta1) * g
+    v = h.beta2 * s["var"] + (1 - h.beta2) * g**2
+    step, most = m / (1 - h.beta1**t), 2 / (1 - h.beta2) - 1
+    length = most - 2 * t * h.beta2**t / (1 - h.beta2**t)
+    if length > 5:
+        ratio = (length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)
+        step = step * np.sqrt(ratio) * np.sqrt(1 - h.beta2**t) / (np.sqrt(v) + h.epsilon)
+    return w - h.lr * step, {"mean": m, "var": v}
+
+
+def ademamix(h: SimpleNamespace, t: int, w: Any, g: Any, s: Slots) -> tuple[Any, Slots]:
+    g = scaled(h, g)
+    share = 1 if h.warmup is None else min(t / h.warmup, 1)
+    # Evenly in 1 / log(beta3), as of the half-life.
+    beta3 = np.exp(1 / ((1 - share) / np.log(h.beta1) + share / np.log(h.beta3)))
+    m = h.beta1 * s["mean"] + (1 - h.beta1) * g
+    slow = beta3 * s["slow"] + (1 - beta3) * g
+    v = h.beta2 * s["var"] + (1 - h.beta2) * g**2
+    step = m / (1 - h.beta1**t) + share * h.alpha * slow
+    step = step / (np.sqrt(v / (1 - h.beta2**t)) + h.epsilon)
+    return w - h.lr * (step + h.wd * w), {"mean": m, "slow": slow, "var": v}
+
+
+def free(h: SimpleNamespace, t: int, y: Any, step: Any, s: Slots, mu: float) -> tuple[Any, Slots]:
+    """By the average itself, which ours does not keep."""
+    lr = h.lr * min(1, t / max(h.warmup_steps, 1))
+    x = (y - (1 - mu) * s["z"]) / mu if t > 1 else y
+    z, largest = s["z"] - lr * step, max(lr, s["lr_max"])
+    mine = t**h.r * largest**h.weight_lr_power
+    total = s["weight_sum"] + mine
+    x = x + mine / total * (z - x)
+    slots = {"z": z, "weight_sum": total, "lr_max": largest, "momentum": mu}
+    return (1 - mu) * z + mu * x, slots
+
+
+def schedule_free_sgd(h: SimpleNamespace, t: int, w: Any, g: Any, s: Slots) -> tuple[Any, Slots]:
+    return free(h, t, w, scaled(h, g) + h.wd * w, s, h.momentum)
+
+
+def schedule_free_adamw(h: SimpleNamespace, t: int, w: Any, g: Any, s: Slots) -> tuple[Any, Slots]:
+    g = scaled(h, g)
+    v = h.beta2 * s["var"] + (1 - h.beta2) * g**2
+    step = g / (np.sqrt(v / (1 - h.beta2**t)) + h.epsilon) + h.wd * w
+    new, slots = free(h, t, w, step, s, h.beta1)
+    return new, {"var": v, **slots}

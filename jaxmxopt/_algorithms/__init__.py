@@ -9,6 +9,7 @@ from jaxmxopt._algorithms.adagrad import AdaGrad as AdaGrad
 from jaxmxopt._algorithms.adam import Adam as Adam
 from jaxmxopt._algorithms.adamax import Adamax as Adamax
 from jaxmxopt._algorithms.adamw import AdamW as AdamW
+from jaxmxopt._algorithms.ademamix import AdEMAMix as AdEMAMix
 from jaxmxopt._algorithms.ccsgd import ccSGD as ccSGD
 from jaxmxopt._algorithms.dcasgd import DCASGD as DCASGD
 from jaxmxopt._algorithms.ftml import FTML as FTML
@@ -21,7 +22,10 @@ from jaxmxopt._algorithms.lbsgd import LBSGD as LBSGD
 from jaxmxopt._algorithms.lion import Lion as Lion
 from jaxmxopt._algorithms.nadam import Nadam as Nadam
 from jaxmxopt._algorithms.nag import NAG as NAG
+from jaxmxopt._algorithms.radam import RAdam as RAdam
 from jaxmxopt._algorithms.rmsprop import RMSProp as RMSProp
+from jaxmxopt._algorithms.schedulefreeadamw import ScheduleFreeAdamW as ScheduleFreeAdamW
+from jaxmxopt._algorithms.schedulefreesgd import ScheduleFreeSGD as ScheduleFreeSGD
 from jaxmxopt._algorithms.sgd import SGD as SGD
 from jaxmxopt._algorithms.sgld import SGLD as SGLD
 from jaxmxopt._algorithms.signum import Signum as Signum
@@ -38,6 +42,7 @@ ALGORITHMS: Mapping[str, type[OptimizerDef]] = MappingProxyType(
             Adam,
             Adamax,
             AdamW,
+            AdEMAMix,
             ccSGD,
             DCASGD,
             FTML,
@@ -50,7 +55,10 @@ ALGORITHMS: Mapping[str, type[OptimizerDef]] = MappingProxyType(
             Lion,
             Nadam,
             NAG,
+            RAdam,
             RMSProp,
+            ScheduleFreeAdamW,
+            ScheduleFreeSGD,
             SGD,
             SGLD,
             Signum,

@@ -28,6 +28,7 @@ __all__ = [
     "OrderedMap",
     "Positive",
     "Real",
+    "Scalar",
     "Static",
     "UnitInterval",
     "as_number",

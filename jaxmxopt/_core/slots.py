@@ -15,7 +15,7 @@ from jaxmxopt._core.numeric import compute_dtype
 
 NUMBERS = (float, np.ndarray, jax.Array)
 
-__all__ = ["Like", "Slot", "described", "forms", "kinds_of", "made", "spec_of"]
+__all__ = ["Like", "Slot", "averages", "described", "forms", "kinds_of", "made", "spec_of"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,6 +100,11 @@ class Like:
                 f"got {axes!r}; a slot of the whole weight needs none."
             )
         return tuple(None if axis is None else operator.index(axis) % self.ndim for axis in axes)
+
+
+def averages(slots: Any) -> bool:
+    """True if the class of slots has a method `averaged` of the weight, for evaluation."""
+    return callable(getattr(type(slots), "averaged", None))
 
 
 def forms(opt: Any, like: Like) -> tuple[Any, Any, Any]:

@@ -1,6 +1,5 @@
 """Averages of the weights over training."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +9,7 @@ from jax import lax
 from jaxmxopt._core.config import DecayRate, Static
 from jaxmxopt._core.definition import Maker
 from jaxmxopt._core.engine import Given
-from jaxmxopt._core.names import Tree, flatten_with_names
+from jaxmxopt._core.names import Tree
 from jaxmxopt._core.numeric import compute_dtype
 from jaxmxopt._core.slots import Like
 from jaxmxopt._core.state import (
@@ -18,13 +17,12 @@ from jaxmxopt._core.state import (
     State,
     counts,
     innermost,
-    is_wrapper,
     masters,
     wrapper_slots,
 )
 from jaxmxopt._wrappers.around import Around
 
-__all__ = ["EMA", "EMASlots", "averaged"]
+__all__ = ["EMA", "EMASlots"]
 
 
 def _is_leaf(tree: Any) -> bool:
@@ -128,82 +126,3 @@ class EMA(Around):
             masses = zip(self._own_leaves(tree, slots, "mass"), moved, strict=True)
             mass = tree.like([towards(one_mass, one, did) for one_mass, did in masses])
         return weights, self._outer(inner, average=tree.like(average), mass=mass)
-
-
-def averaged(params: Any, state: State | Mapping[str, State]) -> Any:
-    """Reads the average that an `EMA` keeps, wherever in the definition it stands.
-
-    Args:
-        params: the tree of weights that the state is of, or the one weight.
-        state: of a definition with an `EMA` in it; of two the outer counts. Or `Trainer.states`.
-
-    Returns:
-        A tree like `params`, in the dtypes of the weights. Weights that have not been updated, or
-        are of a group without `EMA`, are those given.
-
-    Raises:
-        ValueError: there is no `EMA` in the definition, or the state is of other weights.
-        TypeError: `state` is none.
-    """
-    names, weights, tree = flatten_with_names(params)
-    found: dict[str, Any] = {}
-    whole = _collect_by_name(state, found) if isinstance(state, Mapping) else _of_one(state, found)
-    if not found:
-        raise ValueError("averaged: state must be of a definition with an EMA, got one without.")
-    given = dict(zip(names, weights, strict=True))
-    for name in [*found, *(names if whole else ())]:
-        if (name in found) != (name in given):
-            which = "no weight" if name in found else "no average"
-            raise ValueError(f"averaged: params must be what state is of, got {which} at {name!r}.")
-    for name, (average, _) in found.items():
-        if given[name].shape != average.shape:
-            raise ValueError(
-                f"averaged: params must be what state is of, got shape {given[name].shape} at "
-                f"{name!r}, expected {average.shape}."
-            )
-    return tree.unflatten([_read(given[name], found.get(name)) for name in names])
-
-
-def _of_one(state: Any, found: dict[str, Any]) -> bool:
-    if not isinstance(state, State):
-        raise TypeError(f"averaged: state must be a State, got {type(state).__name__}.")
-    return _collect(state, found)
-
-
-def _collect_by_name(states: Mapping[str, Any], found: dict[str, Any]) -> bool:
-    """`_collect` for states by path, of which one of a whole tree is under the empty one."""
-    whole = True
-    for name, state in states.items():
-        inside: dict[str, Any] = {}
-        whole = _of_one(state, inside) and whole
-        found.update({"/".join(filter(None, (name, path))): inside[path] for path in inside})
-    return whole
-
-
-def _collect(state: State, found: dict[str, Any]) -> bool:
-    """Finds the average and its mass of every weight that has one, by path.
-
-    Returns:
-        Whether weights that are not found are not of this state.
-    """
-    slots = state.slots
-    while is_wrapper(slots):
-        if isinstance(slots, EMASlots):
-            names, leaves, _ = flatten_with_names(slots.average)
-            masses = jax.tree.leaves(slots.mass)
-            masses = masses * len(names) if _is_leaf(slots.mass) else masses
-            found.update(zip(names, zip(leaves, masses, strict=True), strict=True))
-            return True
-        slots = slots.inner
-    for part in slots.states if isinstance(slots, GroupSlots) else ():
-        _collect(part, found)
-    return False
-
-
-def _read(weight: Any, entry: tuple[jax.Array, jax.Array] | None) -> Any:
-    if entry is None:
-        return weight
-    average, mass = entry
-    mass = mass.astype(average.dtype)
-    known = average / jnp.where(mass > 0, mass, 1)
-    return jnp.where(mass > 0, known.astype(weight.dtype), weight)

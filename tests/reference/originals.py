@@ -40,7 +40,9 @@ class Original(NamedTuple):
         theirs: module and class.
         draw: makes our arguments and theirs, without rate and decay.
         rates: the largest and the smallest rate.
-        per_weight: each weight may have factors of rate and decay of its own.
+        lr_mult: the factor of the rate that one weight has in some cases.
+        wd: cases with decay.
+        inside: our algorithm inside that class, where the latter is a wrapper.
         begin: prepares their optimizer for training.
         settle: turns their weights into those to evaluate with, if they are others.
     """
@@ -49,14 +51,21 @@ class Original(NamedTuple):
     theirs: str
     draw: Callable[[Draw], tuple[Options, Options]]
     rates: tuple[float, float] = (1e-3, 0.1)
-    per_weight: bool = True
+    lr_mult: float = 0.5
+    wd: bool = True
+    inside: str | None = None
     begin: Callable[[Any], None] = lambda optimizer: None
     settle: Callable[[Any], None] | None = None
 
 
 def betas(draw: Draw) -> tuple[float, float]:
-    """Decay rates of two moments."""
-    return float(draw.choice([0.8, 0.9, 0.95])), float(draw.choice([0.9, 0.99, 0.999]))
+    """Decay rates of two moments, as float32 has them: a definition knows them no better."""
+    return some(draw, 0.8, 0.9, 0.95), some(draw, 0.9, 0.99, 0.999)
+
+
+def some(draw: Draw, *numbers: float) -> float:
+    """One of some numbers, rounded to float32."""
+    return float(np.float32(draw.choice(numbers)))
 
 
 def lion(draw: Draw) -> tuple[Options, Options]:
@@ -64,8 +73,90 @@ def lion(draw: Draw) -> tuple[Options, Options]:
     return {"beta1": beta1, "beta2": beta2}, {"betas": (beta1, beta2)}
 
 
+def moments(draw: Draw) -> tuple[Options, Options]:
+    """What all of Adam's kind have."""
+    (beta1, beta2), epsilon = betas(draw), some(draw, 1e-8, 1e-3)
+    ours = {"beta1": beta1, "beta2": beta2, "epsilon": epsilon}
+    return ours, {"betas": (beta1, beta2), "eps": epsilon}
+
+
+def adamw(draw: Draw) -> tuple[Options, Options]:
+    ours, theirs = moments(draw)
+    return {**ours, "standard": True}, theirs
+
+
+def radam(draw: Draw) -> tuple[Options, Options]:
+    (ours, theirs), decoupled = moments(draw), bool(draw.integers(2))
+    return {**ours, "decoupled": decoupled}, {**theirs, "decoupled_weight_decay": decoupled}
+
+
+def ademamix(draw: Draw) -> tuple[Options, Options]:
+    ours, theirs = moments(draw)
+    beta3, alpha = some(draw, 0.99, 0.9999), some(draw, 2, 5)
+    warmup = some(draw, 5, 100) if draw.integers(2) else None
+    ours |= {"beta3": beta3, "alpha": alpha, "warmup": warmup}
+    theirs |= {"betas": (*theirs["betas"], beta3), "alpha": alpha, "t_alpha_beta3": warmup}
+    return ours, {**theirs, "weight_decouple": True}
+
+
+def weighted(draw: Draw) -> Options:
+    """What the schedule-free ones have in common, under the same names."""
+    powers = {"r": some(draw, 0, 0.5, 1), "weight_lr_power": some(draw, 0, 1, 2)}
+    return {"warmup_steps": int(draw.choice([0, 4, 20])), **powers}
+
+
+def free_sgd(draw: Draw) -> tuple[Options, Options]:
+    both = {"momentum": some(draw, 0.5, 0.9, 0.95), **weighted(draw)}
+    return both, both
+
+
+def free_adamw(draw: Draw) -> tuple[Options, Options]:
+    (ours, theirs), more = moments(draw), weighted(draw)
+    return ours | more, theirs | more
+
+
+def prodigy(draw: Draw) -> tuple[Options, Options]:
+    ours, theirs = moments(draw)
+    ours["correct_bias"] = bool(draw.integers(2))
+    # From a small estimate the first differences of weights are nothing but rounding.
+    more = {"d0": some(draw, 0.01, 0.1), "d_coef": some(draw, 0.5, 1, 2)}
+    more |= {"safeguard_warmup": bool(draw.integers(2))}
+    more |= {"growth_rate": some(draw, 1.05, 1.5)} if draw.integers(2) else {}
+    more |= {"beta3": some(draw, 0.9, 0.99)} if draw.integers(2) else {}
+    theirs["use_bias_correction"] = ours["correct_bias"]
+    return {"inside": ours, **more}, theirs | more
+
+
+def cautious(draw: Draw) -> tuple[Options, Options]:
+    ours, theirs = lion(draw)
+    return {"inside": ours}, {**theirs, "cautious": True}
+
+
 ORIGINALS: Mapping[str, Original] = {
     "lion": Original("Lion", "lion_pytorch.Lion", lion),
+    "adamw": Original("AdamW", "torch.optim.AdamW", adamw),
+    "radam": Original("RAdam", "torch.optim.RAdam", radam),
+    "ademamix": Original("AdEMAMix", "pytorch_optimizer.AdEMAMix", ademamix),
+    "schedulefreesgd": Original(
+        "ScheduleFreeSGD",
+        "schedulefree.SGDScheduleFree",
+        free_sgd,
+        begin=lambda optimizer: optimizer.train(),
+        settle=lambda optimizer: optimizer.eval(),
+    ),
+    "schedulefreeadamw": Original(
+        "ScheduleFreeAdamW",
+        "schedulefree.AdamWScheduleFree",
+        free_adamw,
+        begin=lambda optimizer: optimizer.train(),
+        settle=lambda optimizer: optimizer.eval(),
+    ),
+    # Theirs has one rate for all weights.
+    "prodigy": Original(
+        "Prodigy", "prodigyopt.Prodigy", prodigy, rates=(0.5, 1.0), lr_mult=1.0, inside="AdamW"
+    ),
+    # Theirs leaves decay out of what is cautious.
+    "cautious": Original("Cautious", "pytorch_optimizer.Lion", cautious, wd=False, inside="Lion"),
 }
 
 
@@ -93,13 +184,14 @@ def drawn(original: Original, number: int, draw: Draw) -> tuple[dict[str, Any], 
     falling = number % 3 == 2
     rates = [first * (0.7**step if falling else 1.0) for step in range(STEPS)]
     ours, theirs = original.draw(draw)
-    apart = original.per_weight and number % 4 == 1
+    apart = number % 4 == 1
     case = {
         "class": original.ours,
+        "inside": original.inside,
         "kwargs": ours,
         "rates": rates,
-        "wd": float(draw.choice([0.01, 0.1])) if number % 2 else 0.0,
-        "lr_mult": {"vector": 0.5} if apart else {},
+        "wd": float(draw.choice([0.01, 0.1])) if original.wd and number % 2 else 0.0,
+        "lr_mult": {"vector": original.lr_mult} if apart else {},
         "wd_mult": {"vector": 0.0, "scalar": 2.0} if apart else {},
     }
     return case, theirs
@@ -113,11 +205,12 @@ def recorded(original: Original, case: Mapping[str, Any], theirs: Options, draw:
     params = {name: torch.nn.Parameter(torch.tensor(w)) for name, w in weights.items()}
     optimizer = made(original, params, case, theirs)
     original.begin(optimizer)
+    drift = {name: draw.standard_normal() for name in SHAPES}
     track: dict[str, list[Any]] = {f"weight/{name}": [w] for name, w in weights.items()}
     for step in range(STEPS):
         for (name, param), group in zip(params.items(), optimizer.param_groups, strict=True):
-            grad = np.asarray(draw.standard_normal(SHAPES[name]), np.float32)
-            # Some elements see no gradient.
+            # As a gradient does, it has a direction; and some elements see none.
+            grad = np.asarray(drift[name] + draw.standard_normal(SHAPES[name]), np.float32)
             grad = np.where(draw.random(SHAPES[name]) < 0.1, np.float32(0), grad)
             param.grad = torch.tensor(grad)
             track.setdefault(f"grad/{name}", []).append(grad)

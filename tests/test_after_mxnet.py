@@ -1,0 +1,258 @@
+"""What the algorithms and wrappers that MXNet has no class for promise beyond the catalogue."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from samples import ALGORITHMS, OF_MXNET, assert_near, assert_same, make, tree
+
+import jaxmxopt as mxopt
+from jaxmxopt import interop
+from jaxmxopt._mxnet.record import MXNetRecord
+from jaxmxopt._stateful.mxnet_optimizers import algorithm_of
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+
+def trained(opt: Any, steps: int = 3, dtype: Any = np.float32) -> tuple[Any, Any]:
+    params = tree(0, dtype)
+    state = opt.init(params)
+    for seed in range(steps):
+        params, state = opt.step(params, tree(1 + seed, dtype), state)
+    return params, state
+
+
+# Names.
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ALGORITHMS if kind not in OF_MXNET])
+def test_create_knows_the_name_and_files_of_mxnet_do_not(kind: Any) -> None:
+    made = mxopt.create(kind.__name__, learning_rate=0.25)
+    assert made.definition == kind(learning_rate=0.25)
+    assert algorithm_of(MXNetRecord("mxnet.optimizer.optimizer", kind.__name__, {})) is None
+
+
+# Schedule-free.
+
+FREE = mxopt.ScheduleFreeSGD(learning_rate=0.5, momentum=0.75, weight_lr_power=0.0)
+
+
+def mean_of_steps(steps: int = 3) -> dict[str, np.ndarray]:
+    """What FREE's average is: the mean of the weights that plain gradient descent has gone by."""
+    z = {name: np.asarray(w, np.float64) for name, w in tree(0).items()}
+    total = {name: 0 * w for name, w in z.items()}
+    for seed in range(steps):
+        for name, grad in tree(1 + seed).items():
+            z[name] = z[name] - 0.5 * np.asarray(grad, np.float64)
+            total[name] = total[name] + z[name] / steps
+    return total
+
+
+def assert_mean(read: Any, names: str = "abc", rtol: float = 1e-5) -> None:
+    for name in names:
+        np.testing.assert_allclose(
+            np.asarray(read[name], np.float64), mean_of_steps()[name], rtol=rtol, atol=rtol
+        )
+
+
+@pytest.mark.parametrize(
+    "opt",
+    [
+        FREE,
+        mxopt.Groups({"*": FREE}),
+        mxopt.Accumulate(mxopt.ClipGlobalNorm(FREE, max_norm=1e6), every=1),
+        mxopt.Groups({"a": mxopt.Accumulate(FREE, every=1), "*": FREE}),
+    ],
+    ids=["alone", "group", "wrapped", "wrapped in a group"],
+)
+def test_averages_of_schedule_free_are_read_anywhere(opt: Any) -> None:
+    assert_mean(mxopt.averaged(*trained(opt)))
+
+
+def test_weights_of_other_groups_are_those_given() -> None:
+    params, state = trained(mxopt.Groups({"a": FREE, "b": None, "*": mxopt.SGD()}))
+    read = mxopt.averaged(params, state)
+    assert_mean(read, "a")
+    assert_same({name: read[name] for name in "bc"}, {name: params[name] for name in "bc"})
+
+
+def test_of_two_averages_the_outer_counts() -> None:
+    params, state = trained(mxopt.EMA(FREE, decay=0.0))
+    assert_near(mxopt.averaged(params, state), params)
+
+
+def test_averages_before_the_first_step_are_the_weights() -> None:
+    assert_same(mxopt.averaged(tree(), FREE.init(tree())), tree())
+
+
+def test_averages_are_of_masters_in_the_dtype_of_the_weights() -> None:
+    params, state = trained(FREE.replace(multi_precision=True), dtype=jnp.bfloat16)
+    read = mxopt.averaged(params, state)
+    assert read["a"].dtype == jnp.bfloat16
+    unpacked = state.unpack(params)["a"]
+    exact = unpacked.slots.averaged(unpacked.master)
+    assert_same(read["a"], exact.astype(jnp.bfloat16))
+
+
+def test_averages_of_weights_that_share_arrays(shared_arrays: None) -> None:
+    assert_mean(mxopt.averaged(*trained(FREE)))
+
+
+@pytest.mark.parametrize("given", [FREE, mxopt.Groups({"*": FREE})], ids=["alone", "group"])
+def test_averages_are_read_from_a_trainer(given: Any) -> None:
+    trainer = mxopt.Trainer(tree(), given)
+    for seed in range(3):
+        trainer.step(tree(1 + seed), 1)
+    assert_mean(mxopt.averaged(trainer.params, trainer.states))
+    assert_mean({"a": mxopt.averaged(trainer.params["a"], trainer.states["a"])}, "a")
+
+
+def test_averages_of_other_weights_are_refused() -> None:
+    params, state = trained(FREE)
+    with pytest.raises(ValueError, match=r"^averaged: params must be what state is of, got shape"):
+        mxopt.averaged({**params, "a": jnp.ones(3)}, state)
+    with pytest.raises(ValueError, match=r"got no average at 'd'"):
+        mxopt.averaged({**params, "d": jnp.ones(3)}, state)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 1.0])
+def test_a_momentum_that_loses_the_average_is_refused(momentum: float) -> None:
+    with pytest.raises(ValueError, match=r"momentum must be in \(0, 1\)"):
+        mxopt.ScheduleFreeSGD(momentum=momentum)
+
+
+# Numbers of updates that cancel in float32.
+
+
+@pytest.mark.parametrize("t", [1, 5, 6, 10, 1000, 100_000])
+@pytest.mark.parametrize("beta2", [0.5, 0.9, 0.999, 0.99999])
+def test_radams_numbers_are_accurate_when_traced(beta2: float, t: int) -> None:
+    beta2 = float(np.float32(beta2))
+    on_host = mxopt.RAdam(beta2=beta2).rates(0.125, 0.0, t)
+    numbers = mxopt.RAdam(beta1=np.float32(0.9), beta2=np.float32(beta2))
+    traced = numbers.rates(jnp.float32(0.125), 0.0, jnp.int32(t))
+    np.testing.assert_allclose(traced.rectified, on_host.rectified, rtol=4e-6)
+
+
+def test_ademamixs_slow_mean_is_accurate_when_traced() -> None:
+    given = {"beta1": 0.875, "beta3": float(np.float32(0.9999)), "warmup": 64.0}
+    for t in (1, 30, 63, 64, 100):
+        on_host = mxopt.AdEMAMix(**given).rates(0.125, 0.0, t)
+        rounded = {name: jnp.float32(value) for name, value in given.items()}
+        opt = mxopt.AdEMAMix(beta2=jnp.float32(0.5), alpha=jnp.float32(5), **rounded)
+        traced = opt.rates(jnp.float32(0.125), 0.0, jnp.int32(t))
+        np.testing.assert_allclose(traced.fresh, on_host.fresh, rtol=1e-6)
+        np.testing.assert_allclose(traced.alpha, on_host.alpha, rtol=1e-6)
+
+
+# Cautious.
+
+
+def in_full(params: Any, state: Any) -> dict[str, Any]:
+    """The masters, or the weights where there are none."""
+    states = state.unpack(params)
+    return {k: w if states[k].master is None else states[k].master for k, w in params.items()}
+
+
+def cautioned(before: Any, after: Any, grad: Any) -> np.ndarray:
+    w, new, g = (np.asarray(x, np.float64) for x in (before, after, grad))
+    along = (new - w) * g < 0
+    return w + (new - w) * along * (along.size / (along.sum() + 1))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16], ids=["float32", "masters"])
+def test_cautious_leaves_out_what_goes_against_the_gradient(dtype: Any) -> None:
+    inside = make(mxopt.Adam, multi_precision=True)
+    params, state = trained(inside, dtype=dtype)
+    grads = tree(9, dtype)
+    plain = inside.step(params, grads, state)
+    ours = mxopt.Cautious(inside).step(params, grads, state)
+    assert_same(ours[1].slots, plain[1].slots)
+    before, after, cautious = in_full(params, state), in_full(*plain), in_full(*ours)
+    for name in params:
+        wanted = cautioned(before[name], after[name], grads[name])
+        np.testing.assert_allclose(cautious[name], wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_cautious_goes_around_groups_and_frozen_weights() -> None:
+    lion = mxopt.Lion(learning_rate=0.1)
+    groups = mxopt.Groups({"a": lion, "b": None, "*": make(mxopt.Adam)})
+    params, _ = trained(mxopt.Cautious(groups))
+    alone, _ = trained(mxopt.Groups({"a": mxopt.Cautious(lion), "*": None}))
+    assert_near(params["a"], alone["a"])
+    assert_same(params["b"], tree()["b"])
+
+
+def test_cautious_in_a_trainer_is_cautious_in_a_step() -> None:
+    opt = mxopt.Cautious(make(mxopt.Lion))
+    trainer = mxopt.Trainer(tree(), opt)
+    for seed in range(3):
+        trainer.step(tree(1 + seed), 1)
+    # A Trainer divides by the batch size in place of `rescale_grad`.
+    assert_near(trainer.params, trained(opt)[0], 4)
+
+
+@pytest.mark.parametrize("wrapper", [mxopt.Cautious, mxopt.Prodigy])
+def test_transformations_of_optax_are_refused(wrapper: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^{wrapper.__name__}: definition must be"):
+        wrapper(interop.from_optax(optax.sgd(0.1)))
+
+
+# Prodigy.
+
+PRODIGY = mxopt.Prodigy(mxopt.AdamW(learning_rate=1.0, wd=0.01, correct_bias=False), d0=0.05)
+
+
+def test_prodigy_needs_an_algorithm_and_beta3() -> None:
+    with pytest.raises(TypeError, match=r"other wrappers go around Prodigy"):
+        mxopt.Prodigy(mxopt.EMA(mxopt.AdamW()))
+    with pytest.raises(ValueError, match=r"^Prodigy: beta3 must be given, as SGD has no"):
+        mxopt.Prodigy(mxopt.SGD())
+
+
+def test_prodigy_counts_all_weights_and_ignores_frozen_ones() -> None:
+    state = trained(PRODIGY)[1]
+    assert state.slots.d.shape == ()
+    assert float(state.slots.d) > 0.05
+    some, grouped = trained(mxopt.Groups({"c": None, "*": PRODIGY}))
+    d = grouped.slots.states[1].slots.d
+    assert float(d) != float(state.slots.d)
+    pair = {name: tree()[name] for name in "ab"}
+    alone = PRODIGY.init(pair)
+    for seed in range(3):
+        pair, alone = PRODIGY.step(pair, {name: tree(1 + seed)[name] for name in "ab"}, alone)
+    assert_near((some["a"], d), (pair["a"], alone.slots.d), 4)
+
+
+def test_prodigy_does_not_move_without_gradients() -> None:
+    zeros = jax.tree.map(jnp.zeros_like, tree())
+    opt = PRODIGY.replace(wd=0.0)
+    params, state = opt.step(tree(), zeros, opt.init(tree()))
+    assert_same(params, tree())
+    assert float(state.slots.d) == np.float32(0.05)
+
+
+def test_prodigy_in_a_trainer_is_prodigy_in_a_step() -> None:
+    trainer = mxopt.Trainer(tree(), mxopt.EMA(PRODIGY, decay=0.5))
+    for seed in range(3):
+        trainer.step(tree(1 + seed), 1)
+    params, state = trained(mxopt.EMA(PRODIGY, decay=0.5))
+    assert_near(trainer.params, params, 16)
+    assert_near(mxopt.averaged(trainer.params, trainer.states), mxopt.averaged(params, state), 16)
+
+
+def test_prodigy_follows_a_schedule_and_clips_what_is_given() -> None:
+    inside = mxopt.AdamW(correct_bias=False)
+    halving = inside.replace(lr_scheduler=lambda t: 0.5 ** (t - 1), clip_gradient=0.5)
+    scheduled, opt = mxopt.Prodigy(halving, d0=0.05), mxopt.Prodigy(inside, d0=0.05)
+    params, state = tree(), opt.init(tree())
+    expected = params, state
+    for step in range(3):
+        # What is clipped already, so that the estimate is the same.
+        grads = jax.tree.map(lambda g: jnp.clip(g, -0.5, 0.5), tree(1 + step))
+        params, state = scheduled.step(params, grads, state)
+        expected = opt.replace(learning_rate=0.5**step).step(expected[0], grads, expected[1])
+    assert_near((params, state), expected, 4)
