@@ -11,8 +11,8 @@ files are added around them.
   slots that go with it.
 - Numbers of an update: `Rates`, `one_minus_power`, `real`. They are Python's on the host and traced
   elsewhere; `sqrt`, `minimum` and `maximum` take both.
-- Arithmetic of a rule: `clip`, `decay`, `divide`, `is_zero`, `maximum`, `minimum`, `norm`, `sign`,
-  `sqrt`, `unless`.
+- Arithmetic of a rule: `capped`, `clip`, `decay`, `divide`, `is_zero`, `maximum`, `minimum`, `norm`,
+  `sign`, `sqrt`, `squarable`, `unless`.
 
 Arithmetic rounds as in the algorithms of this package: `divide(a, b)` stands for `a / b`, and
 `sqrt(x)` for `jnp.sqrt(x)`.
@@ -27,6 +27,7 @@ from jaxmxopt._core.config import Positive as Positive
 from jaxmxopt._core.config import Real as Real
 from jaxmxopt._core.config import Static as Static
 from jaxmxopt._core.config import UnitInterval as UnitInterval
+from jaxmxopt._core.numeric import capped as capped
 from jaxmxopt._core.numeric import clip as clip
 from jaxmxopt._core.numeric import decay as decay
 from jaxmxopt._core.numeric import divide as divide
@@ -38,6 +39,7 @@ from jaxmxopt._core.numeric import one_minus_power as one_minus_power
 from jaxmxopt._core.numeric import real as real
 from jaxmxopt._core.numeric import sign as sign
 from jaxmxopt._core.numeric import sqrt as sqrt
+from jaxmxopt._core.numeric import squarable as squarable
 from jaxmxopt._core.numeric import unless as unless
 from jaxmxopt._core.rates import Rates as Rates
 from jaxmxopt._core.slots import Like as Like

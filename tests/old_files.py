@@ -35,6 +35,8 @@ def definitions() -> dict[str, mxopt.OptimizerDef]:
         "nested": mxopt.EMA(mxopt.Groups({"a": mxopt.Accumulate(sgd, every=3), "*": adam})),
         "half": make(mxopt.Adam, multi_precision=True),
         "half_sgd": make(mxopt.SGD, multi_precision=True),
+        "half_ftml": make(mxopt.FTML),
+        "float16_adam": make(mxopt.Adam),
         "cosine": make(mxopt.Adam, lr_scheduler=cosine),
         "steps": make(mxopt.NAG, lr_scheduler=lr_scheduler.MultiFactorScheduler(step=[2, 4])),
         "poly": make(mxopt.RMSProp, lr_scheduler=lr_scheduler.PolyScheduler(50, base_lr=0.3)),
@@ -49,6 +51,7 @@ def stateful() -> dict[str, Callable[[], Any]]:
     return {
         "adam": lambda: make(mxopt.Adam, lr_scheduler=SCHEDULE, lr_mult={"b": 0.5}),
         "sgd_half": lambda: make(mxopt.SGD, multi_precision=True),
+        "float16_adam": lambda: make(mxopt.Adam),
         "rmsprop": lambda: make(mxopt.RMSProp),
         "lbsgd": lambda: make(mxopt.LBSGD),
         "sgld": lambda: make(mxopt.SGLD),
@@ -60,7 +63,8 @@ def stateful() -> dict[str, Callable[[], Any]]:
 
 def of(name: str, seed: int) -> dict[str, Any]:
     """Weights or gradients for a file."""
-    return tree(seed, jnp.bfloat16 if "half" in name else np.float32)
+    half = {"half": jnp.bfloat16, "float16": jnp.float16}
+    return tree(seed, next((half[kind] for kind in half if kind in name), np.float32))
 
 
 def stepped(name: str, path: Path) -> Any:

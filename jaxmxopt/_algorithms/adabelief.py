@@ -6,7 +6,7 @@ import jax
 
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative, Static
-from jaxmxopt._core.numeric import clip, decay, one_minus_power, sqrt
+from jaxmxopt._core.numeric import clip, decay, maximum, one_minus_power, sqrt, squarable
 from jaxmxopt._core.rates import Rates
 from jaxmxopt._core.slots import Like
 
@@ -41,7 +41,7 @@ class AdaBelief(OptimizerDef):
             has been.
         correct_bias: correct the rate for moments that begin at 0; static.
 
-    Slots `mean` and `var` have the shape and dtype of the weight (float32 beside a master).
+    Slots `mean` and `var` have the shape of the weight and at least float32.
 
     References:
         Zhuang et al.: AdaBelief optimizer: adapting stepsizes by the belief in observed
@@ -65,7 +65,7 @@ class AdaBelief(OptimizerDef):
     acts_on = "elements"
 
     def slots(self, like: Like) -> AdaBeliefSlots:
-        return AdaBeliefSlots(like.zeros(), like.zeros())
+        return AdaBeliefSlots(like.zeros(dtype=like.wide), like.zeros(dtype=like.wide))
 
     def rates(self, lr: Any, wd: Any, t: Any) -> Rates:
         if self.correct_bias:
@@ -74,8 +74,10 @@ class AdaBelief(OptimizerDef):
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         g = clip(self.rescale_grad * grad + decay(rates.wd, weight), self.clip_gradient)
+        # The largest difference of a first gradient from its mean is beta1 of the gradient.
+        g = squarable(g, maximum(self.beta1 * self.beta1, 0.25))
         m = self.beta1 * (slots.mean - g) + g
-        squared = (m - g) * (m - g)
-        v = self.beta2 * (slots.var - squared) + squared + self.epsilon
+        belief = squarable(m - g)
+        v = self.beta2 * (slots.var - belief * belief) + belief * belief + self.epsilon
         new = weight - rates.lr * (m / (sqrt(v) + self.epsilon))
         return new, AdaBeliefSlots(m, v)

@@ -6,7 +6,7 @@ import jax
 
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative
-from jaxmxopt._core.numeric import clip, decay, divide, sqrt
+from jaxmxopt._core.numeric import capped, clip, decay, divide, sqrt, squarable
 from jaxmxopt._core.slots import Like
 
 __all__ = ["AdaDelta"]
@@ -47,8 +47,7 @@ class AdaDelta(OptimizerDef):
         epsilon: :math:`\epsilon`, 0 or more; 0 gives NaN where no gradient has been, and no steps
             elsewhere.
 
-    Slots `acc_g` and `acc_delta` have the shape and dtype of the weight (float32 beside a
-    master).
+    Slots `acc_g` and `acc_delta` have the shape of the weight and at least float32.
 
     References:
         Zeiler: ADADELTA, an adaptive learning rate method. 2012, arXiv:1212.5701.
@@ -68,14 +67,15 @@ class AdaDelta(OptimizerDef):
     acts_on = "elements"
 
     def slots(self, like: Like) -> AdaDeltaSlots:
-        return AdaDeltaSlots(like.zeros(), like.zeros())
+        return AdaDeltaSlots(like.zeros(dtype=like.wide), like.zeros(dtype=like.wide))
 
     def rates(self, lr: Any, wd: Any, t: Any) -> AdaDeltaRates:
         return AdaDeltaRates(lr, wd, 1 - self.rho)
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         g = clip(grad * self.rescale_grad, self.clip_gradient)
-        acc_g = slots.acc_g * self.rho + rates.fresh * g * g
+        g = squarable(g, rates.fresh)
+        acc_g = capped(slots.acc_g * self.rho + rates.fresh * g * g)
         delta = divide(sqrt(slots.acc_delta + self.epsilon), sqrt(acc_g + self.epsilon)) * g
         acc_delta = slots.acc_delta * self.rho + rates.fresh * delta * delta
         return weight - (delta + decay(rates.wd, weight)), AdaDeltaSlots(acc_g, acc_delta)

@@ -6,7 +6,7 @@ import jax
 
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import NonNegative, Static
-from jaxmxopt._core.numeric import clip, decay, divide, sqrt
+from jaxmxopt._core.numeric import capped, clip, decay, divide, sqrt, squarable
 from jaxmxopt._core.slots import Like
 
 __all__ = ["AdaGrad"]
@@ -34,7 +34,7 @@ class AdaGrad(OptimizerDef):
     Attributes:
         eps: :math:`\epsilon`, 0 or more; 0 gives NaN where no gradient has been.
 
-    Slot `history` has the shape and dtype of the weight (float32 beside a master).
+    Slot `history` has the shape of the weight and at least float32.
 
     References:
         Duchi, Hazan, Singer: Adaptive subgradient methods for online learning and stochastic
@@ -55,10 +55,10 @@ class AdaGrad(OptimizerDef):
     acts_on = "elements"
 
     def slots(self, like: Like) -> AdaGradSlots:
-        return AdaGradSlots(like.zeros())
+        return AdaGradSlots(like.zeros(dtype=like.wide))
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        g = clip(grad * self.rescale_grad, self.clip_gradient)
-        history = slots.history + g * g
+        g = squarable(clip(grad * self.rescale_grad, self.clip_gradient))
+        history = capped(slots.history + g * g)
         step = divide(g, sqrt(history + self.eps)) + decay(rates.wd, weight)
         return weight - step * rates.lr, AdaGradSlots(history)

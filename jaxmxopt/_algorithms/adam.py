@@ -6,7 +6,7 @@ import jax
 
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative, Static
-from jaxmxopt._core.numeric import clip, decay, one_minus_power, sqrt
+from jaxmxopt._core.numeric import capped, clip, decay, one_minus_power, sqrt, squarable
 from jaxmxopt._core.rates import Rates
 from jaxmxopt._core.slots import Like
 
@@ -39,7 +39,8 @@ class Adam(OptimizerDef):
         beta2: decay rate of the variance, in [0, 1).
         epsilon: added to the root, 0 or more; 0 gives NaN where no gradient has been.
 
-    Slots `mean` and `var` have the shape and dtype of the weight (float32 beside a master).
+    Slots `mean` and `var` have the shape of the weight, `mean` its dtype (float32 beside a master),
+    `var` at least float32.
 
     References:
         Kingma, Ba: Adam, a method for stochastic optimization. ICLR 2015, arXiv:1412.6980.
@@ -62,7 +63,7 @@ class Adam(OptimizerDef):
     acts_on = "elements"
 
     def slots(self, like: Like) -> AdamSlots:
-        return AdamSlots(like.zeros(), like.zeros())
+        return AdamSlots(like.zeros(), like.zeros(dtype=like.wide))
 
     def rates(self, lr: Any, wd: Any, t: Any) -> Rates:
         correction = sqrt(one_minus_power(self.beta2, t)) / one_minus_power(self.beta1, t)
@@ -70,6 +71,7 @@ class Adam(OptimizerDef):
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         g = clip(grad * self.rescale_grad + decay(rates.wd, weight), self.clip_gradient)
+        g = squarable(g, 1 - self.beta2)
         m = self.beta1 * slots.mean + (1 - self.beta1) * g
-        v = self.beta2 * slots.var + (1 - self.beta2) * g * g
+        v = capped(self.beta2 * slots.var + (1 - self.beta2) * g * g)
         return weight - rates.lr * m / (sqrt(v) + self.epsilon), AdamSlots(m, v)

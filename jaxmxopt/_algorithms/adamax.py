@@ -45,7 +45,8 @@ class Adamax(OptimizerDef):
         beta1: decay rate of the mean, in [0, 1).
         beta2: decay rate of the norm, in [0, 1).
 
-    Slots `mean` and `inf_norm` have the shape and dtype of the weight (float32 beside a master).
+    Slots `mean` and `inf_norm` have the shape of the weight, `mean` its dtype (float32 beside a
+    master), `inf_norm` at least float32.
 
     References:
         Kingma, Ba: Adam, a method for stochastic optimization. ICLR 2015, arXiv:1412.6980.
@@ -66,7 +67,7 @@ class Adamax(OptimizerDef):
     acts_on = "elements"
 
     def slots(self, like: Like) -> AdamaxSlots:
-        return AdamaxSlots(like.zeros(), like.zeros())
+        return AdamaxSlots(like.zeros(), like.zeros(dtype=like.wide))
 
     def rates(self, lr: Any, wd: Any, t: Any) -> AdamaxRates:
         return AdamaxRates(lr / one_minus_power(self.beta1, t), wd, 1 - self.beta1)

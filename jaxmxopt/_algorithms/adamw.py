@@ -61,7 +61,8 @@ class AdamW(OptimizerDef):
         standard: the form of torch and optax, not MXNet's; static.
         nesterov: a step by the mean as it would be after one more such gradient; static.
 
-    Slots `mean` and `var` have the shape and dtype of the weight (float32 beside a master).
+    Slots `mean` and `var` have the shape of the weight, `mean` its dtype (float32 beside a master),
+    `var` at least float32.
 
     References:
         Loshchilov, Hutter: Decoupled weight decay regularization. ICLR 2019, arXiv:1711.05101.
@@ -86,7 +87,7 @@ class AdamW(OptimizerDef):
     acts_on = "elements"
 
     def slots(self, like: Like) -> AdamWSlots:
-        return AdamWSlots(like.zeros(), like.zeros())
+        return AdamWSlots(like.zeros(), like.zeros(dtype=like.wide))
 
     def rates(self, lr: Any, wd: Any, t: Any) -> AdamWRates:
         if not self.correct_bias:
@@ -97,7 +98,7 @@ class AdamW(OptimizerDef):
         return AdamWRates(lr * root2 / correction1, wd)
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        g = clip(self.rescale_grad * grad, self.clip_gradient)
+        g = squarable(clip(self.rescale_grad * grad, self.clip_gradient))
         m, v = self._mean(self.beta1, slots.mean, g), self._mean(self.beta2, slots.var, g * g)
         mean, root = self._mean(self.beta1, m, g) if self.nesterov else m, sqrt(v)
         if rates.root2 is not None:

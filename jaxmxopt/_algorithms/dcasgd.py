@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative
@@ -64,7 +65,10 @@ class DCASGD(OptimizerDef):
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         g = clip(grad * self.rescale_grad, self.clip_gradient)
-        delayed = self.lamda * g * g * (weight - slots.previous_weight)
+        delay = weight - slots.previous_weight
+        delayed = self.lamda * g * g * delay
+        # The square may be infinite where the product is not.
+        delayed = jnp.where(jnp.isfinite(delayed), delayed, self.lamda * g * (g * delay))
         step = -rates.lr * (g + decay(rates.wd, weight) + delayed)
         if slots.mom is None:
             return weight + step, DCASGDSlots(None, weight)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxmxopt._algorithms._kernel_power import kernel_one_minus_power
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative
-from jaxmxopt._core.numeric import clip, decay, divide, sqrt, unless
+from jaxmxopt._core.numeric import clip, decay, divide, sqrt, squarable, unless
 from jaxmxopt._core.slots import Like
 
 __all__ = ["FTML"]
@@ -52,7 +52,7 @@ class FTML(OptimizerDef):
         beta2: decay rate of the second moment, in [0, 1).
         epsilon: added to the root, 0 or more; 0 gives NaN where no gradient has been.
 
-    Slots `d`, `v` and `z` have the shape and dtype of the weight (float32 beside a master).
+    Slots `d`, `v` and `z` have the shape of the weight and at least float32.
 
     References:
         Zheng, Kwok: Follow the moving leader in deep learning. ICML 2017.
@@ -73,7 +73,7 @@ class FTML(OptimizerDef):
     acts_on = "elements"
 
     def slots(self, like: Like) -> FTMLSlots:
-        return FTMLSlots(like.zeros(), like.zeros(), like.zeros())
+        return FTMLSlots(*(like.zeros(dtype=like.wide) for _ in range(3)))
 
     def rates(self, lr: Any, wd: Any, t: Any) -> FTMLRates:
         powers = kernel_one_minus_power(self.beta1, t), kernel_one_minus_power(self.beta2, t)
@@ -83,6 +83,7 @@ class FTML(OptimizerDef):
         idle = rates.lr == 0
         lr = jnp.where(idle, 1, rates.lr)
         g = clip(self.rescale_grad * grad + decay(rates.wd, weight), self.clip_gradient)
+        g = squarable(g)
         v = self.beta2 * slots.v + (1 - self.beta2) * (g * g)
         d = rates.correction1 / lr * (sqrt(divide(v, rates.correction2)) + self.epsilon)
         change = d - self.beta1 * slots.d

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import NonNegative, Static
-from jaxmxopt._core.numeric import clip, divide, sign, sqrt
+from jaxmxopt._core.numeric import capped, clip, divide, sign, sqrt, squarable
 from jaxmxopt._core.slots import Like
 
 __all__ = ["Ftrl"]
@@ -39,8 +39,8 @@ class Ftrl(OptimizerDef):
         lamda1: :math:`\lambda_1`, strength of the L1 regularization, 0 or more.
         beta: :math:`\beta`, smooths the learning rate of an element, 0 or more.
 
-    `wd` is the strength of the L2 regularization. Slots `z` and `n` have the shape and dtype of
-    the weight (float32 beside a master).
+    `wd` is the strength of the L2 regularization. Slots `z` and `n` have the shape of
+    the weight and at least float32.
 
     References:
         McMahan et al.: Ad click prediction: a view from the trenches. KDD 2013.
@@ -62,14 +62,15 @@ class Ftrl(OptimizerDef):
     acts_on = "elements"
 
     def slots(self, like: Like) -> FtrlSlots:
-        return FtrlSlots(like.zeros(), like.zeros())
+        return FtrlSlots(like.zeros(dtype=like.wide), like.zeros(dtype=like.wide))
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         idle = rates.lr == 0
         lr = jnp.where(idle, 1, rates.lr)
         # Without a gradient the slots stay as they are.
-        g = jnp.where(idle, 0, clip(grad * self.rescale_grad, self.clip_gradient))
-        n = slots.n + g * g
+        g = squarable(clip(grad * self.rescale_grad, self.clip_gradient))
+        g = jnp.where(idle, 0, g)
+        n = capped(slots.n + g * g)
         z = slots.z + (g - divide((sqrt(n) - sqrt(slots.n)) * weight, lr))
         below = divide(self.beta + sqrt(n), lr) + rates.wd
         new = (sign(z) * self.lamda1 - z) / jnp.where(below == 0, 1, below)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import Interval, NonNegative, Scalar, Static
-from jaxmxopt._core.numeric import clip, divide, sqrt
+from jaxmxopt._core.numeric import capped, clip, divide, sqrt, squarable
 from jaxmxopt._core.slots import Like
 
 __all__ = ["GroupAdaGrad"]
@@ -34,8 +34,7 @@ class GroupAdaGrad(OptimizerDef):
         wd: must be 0.
         eps: :math:`\epsilon`, 0 or more; 0 gives NaN in rows where no gradient has been.
 
-    Slot `history` has the shape `(rows, 1)` and the dtype of the weight (float32 beside a
-    master). Weights have two dimensions.
+    Slot `history` has the shape `(rows, 1)` and at least float32. Weights have two dimensions.
 
     References:
         Duchi, Hazan, Singer: Adaptive subgradient methods for online learning and stochastic
@@ -62,11 +61,11 @@ class GroupAdaGrad(OptimizerDef):
             raise ValueError(f"weight must have two dimensions, got shape {weight.shape}.")
 
     def slots(self, like: Like) -> GroupAdaGradSlots:
-        return GroupAdaGradSlots(like.zeros(axes=(0, None)))
+        return GroupAdaGradSlots(like.zeros(axes=(0, None), dtype=like.wide))
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        g = clip(grad * self.rescale_grad, self.clip_gradient)
+        g = squarable(clip(grad * self.rescale_grad, self.clip_gradient))
         columns = max(weight.shape[1], 1)
-        history = slots.history + jnp.sum(g * g, axis=1, keepdims=True) / columns
+        history = capped(slots.history + jnp.sum(g * g, axis=1, keepdims=True) / columns)
         step = divide(rates.lr * g, sqrt(history + self.eps))
         return weight - step, GroupAdaGradSlots(history)

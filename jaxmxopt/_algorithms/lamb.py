@@ -8,7 +8,7 @@ from jaxmxopt._algorithms._kernel_power import kernel_one_minus_power
 from jaxmxopt._algorithms._trust import bounded, trust_ratio
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative, Static
-from jaxmxopt._core.numeric import clip, decay, divide, norm, sqrt
+from jaxmxopt._core.numeric import capped, clip, decay, divide, norm, sqrt, squarable
 from jaxmxopt._core.slots import Like
 
 __all__ = ["LAMB"]
@@ -56,8 +56,8 @@ class LAMB(OptimizerDef):
         upper_bound: largest norm of the weight, 0 or more; None and 0 mean no bound.
         bias_correction: divide the moments by :math:`1 - \beta^t`; static.
 
-    Slots `mean` and `var` have the shape and dtype of the weight (float32 beside a master). A
-    `RowSparse` gradient acts as the dense gradient.
+    Slots `mean` and `var` have the shape of the weight, `mean` its dtype (float32 beside a master),
+    `var` at least float32. A `RowSparse` gradient acts as the dense gradient.
 
     References:
         You et al.: Large batch optimization for deep learning: training BERT in 76 minutes.
@@ -81,7 +81,7 @@ class LAMB(OptimizerDef):
     bias_correction: Static[bool] = True
 
     def slots(self, like: Like) -> LAMBSlots:
-        return LAMBSlots(like.zeros(), like.zeros())
+        return LAMBSlots(like.zeros(), like.zeros(dtype=like.wide))
 
     def rates(self, lr: Any, wd: Any, t: Any) -> LAMBRates:
         powers = kernel_one_minus_power(self.beta1, t), kernel_one_minus_power(self.beta2, t)
@@ -92,8 +92,9 @@ class LAMB(OptimizerDef):
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         g = clip(grad * self.rescale_grad, self.clip_gradient)
+        g = squarable(g, 1 - self.beta2)
         mean = m = self.beta1 * slots.mean + (1 - self.beta1) * g
-        var = v = self.beta2 * slots.var + (1 - self.beta2) * g * g
+        var = v = capped(self.beta2 * slots.var + (1 - self.beta2) * g * g)
         if self.bias_correction:
             mean, var = divide(m, rates.correction1), divide(v, rates.correction2)
         u = mean / (sqrt(var) + self.epsilon) + decay(rates.wd, weight)

@@ -61,8 +61,8 @@ class LANS(OptimizerDef):
         lower_bound: least norm of the weight, 0 or more; None and 0 mean no bound.
         upper_bound: largest norm of the weight, 0 or more; None and 0 mean no bound.
 
-    Slots `mean` and `var` have the shape and dtype of the weight (float32 beside a master). A
-    `RowSparse` gradient acts as the dense gradient.
+    Slots `mean` and `var` have the shape of the weight, `mean` its dtype (float32 beside a master),
+    `var` at least float32. A `RowSparse` gradient acts as the dense gradient.
 
     References:
         Zheng, Lin, Zha, Li: Accelerated large batch optimization of BERT pretraining in 54
@@ -85,7 +85,7 @@ class LANS(OptimizerDef):
     upper_bound: NonNegative | None = None
 
     def slots(self, like: Like) -> LANSSlots:
-        return LANSSlots(like.zeros(), like.zeros())
+        return LANSSlots(like.zeros(), like.zeros(dtype=like.wide))
 
     def rates(self, lr: Any, wd: Any, t: Any) -> LANSRates:
         powers = kernel_one_minus_power(self.beta1, t), kernel_one_minus_power(self.beta2, t)

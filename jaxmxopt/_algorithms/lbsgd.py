@@ -8,7 +8,17 @@ import jax.numpy as jnp
 from jaxmxopt._algorithms._sgd_arithmetic import decayed_step, momentum_step
 from jaxmxopt._core.algorithm import MOST_UPDATES, OptimizerDef
 from jaxmxopt._core.config import DecayRate, Interval, Static
-from jaxmxopt._core.numeric import decay, divide, is_zero, maximum, minimum, real, sqrt, unless
+from jaxmxopt._core.numeric import (
+    clip,
+    decay,
+    divide,
+    is_zero,
+    maximum,
+    minimum,
+    real,
+    sqrt,
+    unless,
+)
 from jaxmxopt._core.rates import Rates
 from jaxmxopt._core.slots import Like
 
@@ -65,8 +75,8 @@ class LBSGD(OptimizerDef):
         begin_epoch: the epoch that training begins with, 0 or more; static.
         num_epochs: without effect, as in MXNet; 1 or more; static.
 
-    Slots `mom` and `cum_grad` have the shape and dtype of the weight (float32 beside a master),
-    `num_cums` is a scalar of int32.
+    Slots `mom` and `cum_grad` have the shape of the weight, `mom` its dtype (float32 beside a
+    master), `cum_grad` at least float32; `num_cums` is a scalar of int32.
 
     References:
         Goyal et al.: Accurate, large minibatch SGD: training ImageNet in 1 hour. 2017,
@@ -102,7 +112,8 @@ class LBSGD(OptimizerDef):
     def slots(self, like: Like) -> LBSGDSlots:
         mom = None if is_zero(self.momentum) else like.zeros()
         begin = self.begin_epoch * self.updates_per_epoch
-        return LBSGDSlots(mom, like.zeros(), like.full(begin, axes=(), dtype=jnp.int32))
+        number = like.full(begin, axes=(), dtype=jnp.int32)
+        return LBSGDSlots(mom, like.zeros(dtype=like.wide), number)
 
     def rates(self, lr: Any, wd: Any, t: Any) -> Rates:
         if self.warmup_strategy == "lars":
@@ -122,7 +133,9 @@ class LBSGD(OptimizerDef):
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         num_cums = slots.num_cums + 1
-        cum_grad = slots.cum_grad + grad
+        # The sum of finite gradients may be beyond the largest number, their mean is not.
+        largest = float(jnp.finfo(grad.dtype).max)
+        cum_grad = clip(slots.cum_grad + grad, largest) + 0 * grad
         mean = divide(cum_grad, float(self.batch_scale))
         if self.warmup_strategy == "lars":
             squared = jnp.sum(weight * weight)

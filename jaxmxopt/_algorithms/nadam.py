@@ -7,7 +7,16 @@ import jax
 
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative
-from jaxmxopt._core.numeric import clip, decay, divide, one_minus_power, real, sqrt
+from jaxmxopt._core.numeric import (
+    capped,
+    clip,
+    decay,
+    divide,
+    one_minus_power,
+    real,
+    sqrt,
+    squarable,
+)
 from jaxmxopt._core.slots import Like
 
 __all__ = ["Nadam"]
@@ -72,7 +81,8 @@ class Nadam(OptimizerDef):
         epsilon: added to the root, 0 or more; 0 gives NaN where no gradient has been.
         schedule_decay: :math:`\psi`, how fast the momentum rises to its limit, 0 or more.
 
-    Slots `mean` and `var` have the shape and dtype of the weight (float32 beside a master),
+    Slots `mean` and `var` have the shape of the weight, `mean` its dtype (float32 beside a master),
+    `var` at least float32,
     `m_schedule` is a scalar of at least float32.
 
     References:
@@ -96,7 +106,7 @@ class Nadam(OptimizerDef):
     acts_on = "elements"
 
     def slots(self, like: Like) -> NadamSlots:
-        return NadamSlots(like.zeros(), like.zeros(), like.full(1.0, axes=()))
+        return NadamSlots(like.zeros(), like.zeros(dtype=like.wide), like.full(1.0, axes=()))
 
     def rates(self, lr: Any, wd: Any, t: Any) -> NadamRates:
         schedule: tuple[Any, Any] = self.beta1, self.schedule_decay
@@ -112,8 +122,9 @@ class Nadam(OptimizerDef):
         if rates.m_schedule is None:
             rates = rates.corrected(slots.m_schedule * rates.momentum)
         g = clip(grad * self.rescale_grad + decay(rates.wd, weight), self.clip_gradient)
+        g = squarable(g, rates.fresh2)
         m = slots.mean * self.beta1 + rates.fresh1 * g
-        v = slots.var * self.beta2 + rates.fresh2 * g * g
+        v = capped(slots.var * self.beta2 + rates.fresh2 * g * g)
         ahead = rates.rest_of_momentum * divide(g, rates.correction1)
         ahead = ahead + rates.next_momentum * divide(m, rates.next_correction1)
         step = rates.lr * ahead / (sqrt(divide(v, rates.correction2)) + self.epsilon)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative, Real, Static
-from jaxmxopt._core.numeric import clip, decay, divide, sqrt
+from jaxmxopt._core.numeric import capped, clip, decay, divide, sqrt, squarable
 from jaxmxopt._core.slots import Like
 
 __all__ = ["RMSProp"]
@@ -58,8 +58,8 @@ class RMSProp(OptimizerDef):
         centered: choose the centered form; static.
         clip_weights: bound of the weights; None, 0 and below mean no bound.
 
-    Slot `n`, or slots `n`, `g` (the mean) and `delta` of the centered form, have the shape and
-    dtype of the weight (float32 beside a master).
+    Slot `n`, or slots `n`, `g` (the mean) and `delta` of the centered form, have the shape of the
+    weight, `delta` its dtype (float32 beside a master), the others at least float32.
 
     References:
         Tieleman, Hinton: Lecture 6.5, RMSProp. Neural networks for machine learning, 2012.
@@ -85,17 +85,20 @@ class RMSProp(OptimizerDef):
 
     def slots(self, like: Like) -> RMSPropSlots | CenteredRMSPropSlots:
         if self.centered:
-            return CenteredRMSPropSlots(like.zeros(), like.zeros(), like.zeros())
-        return RMSPropSlots(like.zeros())
+            wide = like.zeros(dtype=like.wide)
+            return CenteredRMSPropSlots(wide, wide, like.zeros())
+        return RMSPropSlots(like.zeros(dtype=like.wide))
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         g = clip(self.rescale_grad * grad + decay(rates.wd, weight), self.clip_gradient)
         fresh: Any = 1 - self.gamma1
         if isinstance(slots, RMSPropSlots):
+            g = squarable(g)
             n = fresh * (g * g) + self.gamma1 * slots.n
             new = weight - rates.lr * divide(g, sqrt(n + self.epsilon))
             return clip(new, self.clip_weights), RMSPropSlots(n)
-        n = fresh * g * g + self.gamma1 * slots.n
+        g = squarable(g, fresh)
+        n = capped(fresh * g * g + self.gamma1 * slots.n)
         mean = fresh * g + self.gamma1 * slots.g
         var = n - mean * mean + self.epsilon
         root = sqrt(jnp.where(var <= 0, self.epsilon, var))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 __all__ = [
+    "capped",
     "clip",
     "compute_dtype",
     "decay",
@@ -21,13 +22,20 @@ __all__ = [
     "real",
     "sign",
     "sqrt",
+    "squarable",
     "unless",
+    "widens",
 ]
 
 
 def compute_dtype(dtype: Any) -> Any:
     """The precision of the arithmetic: float32 for half precision, else the weight's own."""
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
+def widens(found: Any, wanted: Any) -> bool:
+    """True if a dtype is of half precision and another, which holds all its numbers, float32."""
+    return wanted == jnp.float32 and jnp.issubdtype(found, jnp.floating) and found.itemsize < 4
 
 
 def on_cpu() -> bool:
@@ -96,6 +104,28 @@ def _where(condition: Any, a: Any, b: Any) -> Any:
     if isinstance(condition, bool):
         return a if condition else b
     return jnp.where(condition, a, b)
+
+
+def squarable(x: jax.Array, share: Any = 1.0) -> jax.Array:
+    """Return a gradient with elements so limited that `share * x * x` is finite.
+
+    A square beyond the largest number is infinite, and NaN or no more steps follow from it. What
+    is divided by the root of its own mean square is about the same for any gradient so large. NaN
+    stays, and what is infinite becomes NaN.
+
+    Args:
+        x: the gradient.
+        share: of a new square in the slot that the square goes into, above 0.
+    """
+    # A little below the root of the largest number, for the rounding of what follows.
+    root = 2.0 ** (jnp.finfo(x.dtype).maxexp // 2) * (1 - 2.0**-20)
+    return clip(x, root / sqrt(share)) + 0 * x
+
+
+def capped(x: jax.Array) -> jax.Array:
+    """Return an array in which the largest number takes the place of infinity."""
+    largest = float(jnp.finfo(x.dtype).max)
+    return jnp.where(x > largest, largest, x)
 
 
 def sign(x: jax.Array) -> jax.Array:

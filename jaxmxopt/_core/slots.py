@@ -55,6 +55,14 @@ class Like:
         """The number of axes of the weight."""
         return len(self.shape)
 
+    @property
+    def wide(self) -> Any:
+        """The dtype of a slot that is squared or divided by: float32, or float64 like the weight.
+
+        In half precision a square below 6e-8 is 0, and a mean of squares does not fall.
+        """
+        return compute_dtype(self.dtype)
+
     def zeros(self, axes: Sequence[int | None] | None = None, dtype: Any = None) -> Any:
         """Return a slot of zeros; see `full`."""
         return self.full(0, axes, dtype)
@@ -71,7 +79,7 @@ class Like:
         axes = tuple(range(self.ndim)) if axes is None else self._checked(axes)
         shape = tuple(1 if axis is None else self.shape[axis] for axis in axes)
         if dtype is None:
-            dtype = self.dtype if axes else compute_dtype(self.dtype)
+            dtype = self.dtype if axes else self.wide
         return Slot(axes, shape, jnp.dtype(dtype), value)
 
     def copy(self) -> Any:

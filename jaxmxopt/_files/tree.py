@@ -11,10 +11,11 @@ from jaxmxopt._core import __version__
 from jaxmxopt._core.config import nearest
 from jaxmxopt._core.layout import Packed
 from jaxmxopt._core.names import flatten_with_names, path_name
+from jaxmxopt._core.numeric import widens
 from jaxmxopt._core.sparse import RowSparse
 from jaxmxopt._core.state import State
 from jaxmxopt._files.archive import Reader
-from jaxmxopt._files.arrays import described, on_host, place, to_host
+from jaxmxopt._files.arrays import described, dtype_named, on_host, place, to_host
 from jaxmxopt._files.codec import encode
 from jaxmxopt._wrappers.accumulate import AccumulateSlots
 from jaxmxopt._wrappers.ema import EMASlots
@@ -27,10 +28,11 @@ _SCALARS = (bool, int, float, str)
 
 
 class _Leaf(NamedTuple):
-    """A leaf of a tree: one named thing, or several of them stacked."""
+    """A leaf of a tree: one named thing, or several of them stacked; `slot` says of a state."""
 
     names: tuple[str, ...]
     value: Any
+    slot: bool = False
 
     def parts(self) -> list[Any]:
         """Returns what stands under each name, an abstract array for a stacked one."""
@@ -83,7 +85,7 @@ class _Named:
             elif isinstance(node, Packed):
                 self._collect_packed(prefix, where, node, weights)
             else:
-                self.leaves.append(_Leaf((name,), node))
+                self.leaves.append(_Leaf((name,), node, inside.startswith("slots")))
 
     def _collect_packed(
         self, prefix: str, where: str, packed: Packed, weights: Sequence[str] | None
@@ -96,7 +98,7 @@ class _Named:
             for path, leaf in jax.tree_util.tree_flatten_with_path(group)[0]:
                 ending = _joined(where, path_name(path))
                 names = tuple(_joined(prefix, known[member], ending) for member in members)
-                self.leaves.append(_Leaf(names, leaf))
+                self.leaves.append(_Leaf(names, leaf, where.startswith("slots")))
 
 
 def _joined(*parts: str) -> str:
@@ -178,8 +180,9 @@ def restored(reader: Reader, like: Any, params: Any) -> Any:
             raise ValueError(f"must hold {name!r}, got a file without it{hint}")
     if extra:
         raise ValueError(f"must hold {len(wanted)} leaves, got {extra[0]!r} beside them.")
+    slot_names = {name for leaf in named.leaves if leaf.slot for name in leaf.names}
     for name, part in wanted.items():
-        _check(name, part, found[name])
+        _check(name, part, found[name], widened=name in slot_names)
     made = [_made(reader, leaf.value, [found[name] for name in leaf.names])
             for leaf in named.leaves]  # fmt: skip
     return jax.tree.unflatten(jax.tree.structure(like), [part for some in made for part in some])
@@ -189,8 +192,12 @@ def _shown(kinds: Any) -> str:
     return " or ".join(map(str, kinds)) if isinstance(kinds, list) else "of no kind"
 
 
-def _check(name: str, like: Any, found: Any) -> None:
-    """Compares kind, dtype and shape of a leaf with a record."""
+def _check(name: str, like: Any, found: Any, *, widened: bool = False) -> None:
+    """Compares kind, dtype and shape of a leaf with a record.
+
+    `widened` lets half precision stand for float32: version 0.1.0 kept all slots in the dtype of
+    the weight.
+    """
     what = next((key for key in ("array", "class") if isinstance(found, dict) and key in found), "")
     if type(like) in _SCALARS:
         kind, given = type(like).__name__, f"an {what}" if what else type(found).__name__
@@ -219,6 +226,8 @@ def _check(name: str, like: Any, found: Any) -> None:
     wanted = described(found["array"], like)
     for part in ("key", "dtype"):
         if wanted.get(part) != found.get(part):
+            if widened and part == "dtype" and widens(dtype_named(found["dtype"]), like.dtype):
+                continue
             kinds = [of.get("key") or of.get("dtype") for of in (wanted, found)]
             raise ValueError(f"{name!r} must have dtype {kinds[0]}, got {kinds[1]}.")
     if wanted["shape"] != (shape := found.get("shape")):
@@ -237,4 +246,8 @@ def _made(reader: Reader, like: Any, records: list[Any]) -> list[Any]:
         fields = records[0]["fields"]
         parts = ((like.indices, fields["indices"]), (like.values, fields["values"]))
         return [place([reader.array(record)], part) for part, record in parts]
-    return [place([reader.array(record) for record in records], like)]
+    return [place([_cast(reader.array(record), like) for record in records], like)]
+
+
+def _cast(host: np.ndarray, like: Any) -> np.ndarray:
+    return host.astype(like.dtype) if widens(host.dtype, like.dtype) else host

@@ -24,6 +24,7 @@ from jaxmxopt._algorithms.sgld import SGLD
 from jaxmxopt._algorithms.signum import Signum
 from jaxmxopt._algorithms.test import Test
 from jaxmxopt._core.algorithm import OptimizerDef
+from jaxmxopt._core.numeric import widens
 from jaxmxopt._core.slots import Like, forms, made
 from jaxmxopt._core.sparse import RowSparse
 from jaxmxopt._core.state import MasterState
@@ -200,7 +201,9 @@ def _checked(
         elif np.shape(value) != wanted.shape:
             raise _ShapeError(f"{name} must have shape {wanted.shape}, got {np.shape(value)}")
         else:
-            values[name] = _array(value, name, wanted.dtype if kept_there else None)
+            # What is squared or divided by is float32 here; MXNet has it in half precision.
+            narrow = not isinstance(value, RowSparse) and widens(value.dtype, wanted.dtype)
+            values[name] = _array(value, name, wanted.dtype if kept_there or narrow else None)
     slots = type(expected)(**values) if values else ()
     return slots if master is None else MasterState(_array(master, "the master", None), slots)
 

@@ -79,7 +79,8 @@ def load(path: Path, like: T, *, opt: Definition | None = None, params: Any = No
     """Reads a tree from a file.
 
     The whole file is checked first: its format and checksums, then algorithm, names, dtypes and
-    shapes against what is asked for. Nothing is cast, renamed, left out or filled in.
+    shapes against what is asked for. Nothing is cast, renamed, left out or filled in, save that
+    slots in half precision become float32 where slots of `like` are: version 0.1.0 kept them so.
 
     Args:
         path: of a file that `save` wrote.

@@ -13,7 +13,7 @@ from typing import Any
 from jaxmxopt._algorithms import LARS, SGD, Adam, ccSGD
 from jaxmxopt._algorithms._sgd_arithmetic import decayed_step
 from jaxmxopt._algorithms.adam import AdamSlots
-from jaxmxopt._core.numeric import clip, decay, sqrt
+from jaxmxopt._core.numeric import clip, decay, sqrt, squarable
 
 __all__ = ["COUNTS_TOGETHER", "ROW_RULES"]
 
@@ -30,6 +30,7 @@ def adam_rows(opt: Any, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
     if opt.clip_gradient is None and opt.lazy_update:
         return opt.rule(rates, weight, grad, slots)
     g = clip(grad * opt.rescale_grad + decay(rates.wd, weight), opt.clip_gradient)
+    g = squarable(g)
     m = opt.beta1 * slots.mean + (1 - opt.beta1) * g
     v = opt.beta2 * slots.var + (1 - opt.beta2) * (g * g)
     return weight - rates.lr * m / (sqrt(v) + opt.epsilon), AdamSlots(m, v)

@@ -9,6 +9,7 @@ import jax
 
 from jaxmxopt._core import __version__
 from jaxmxopt._core.names import path_name
+from jaxmxopt._core.numeric import widens
 from jaxmxopt._files import archive
 from jaxmxopt._files.arrays import on_host
 from jaxmxopt._files.codec import Decoder, algorithm_name, class_name, encode
@@ -162,14 +163,27 @@ def restored(reader: archive.Reader, optimizer: Optimizer, current: Mapping[Any,
     if not isinstance(states, dict):
         raise ValueError("is damaged: states.")
     for index in states.keys() & current.keys():
-        _check_like(index, states[index], current[index])
+        states[index] = _like(index, states[index], current[index])
     return Restored(made, states, decode(header.get("more"), "more"))
 
 
-def _check_like(index: Any, state: Any, current: Any) -> None:
-    """Refuses a state of another weight; other slots of the same algorithm are none."""
+def _like(index: Any, state: Any, current: Any) -> Any:
+    """Return a state, its slots in half precision widened where they are float32 now.
+
+    Raises:
+        ValueError: the state is of another weight; other slots of the same algorithm are none.
+    """
     if jax.tree.structure(state) != jax.tree.structure(current):
-        return
+        return state
+    state = jax.tree.map(
+        lambda leaf, wanted: (
+            leaf.astype(wanted.dtype)
+            if hasattr(leaf, "dtype") and widens(leaf.dtype, getattr(wanted, "dtype", None))
+            else leaf
+        ),
+        state,
+        current,
+    )
     new, old = (jax.tree_util.tree_flatten_with_path(tree)[0] for tree in (state, current))
     for (path, leaf), (_, wanted) in zip(new, old, strict=True):
         for what in ("dtype", "shape"):
@@ -177,6 +191,7 @@ def _check_like(index: Any, state: Any, current: Any) -> None:
             if given != needed:
                 name = "/".join(filter(None, (str(index), path_name(path))))
                 raise ValueError(f"{name!r} must have {what} {needed}, got {given}.")
+    return state
 
 
 def _take_over(made: Optimizer, record: Any, decode: Any) -> None:

@@ -519,8 +519,9 @@ def checked(call: str, name: str, weight: Any, state: Any, current: Any) -> Any:
             f"{weight.dtype}, got one with a master."
         )
     if isinstance(current, MasterState) and not isinstance(state, MasterState):
-        slots = jax.tree.leaves(state)
-        if any(slot.dtype == current.master.dtype for slot in slots if slot.shape):
+        # What is squared or divided by is float32 without a master too.
+        kinds = {slot.dtype for slot in jax.tree.leaves(state) if slot.shape}
+        if kinds == {current.master.dtype}:
             raise ValueError(
                 f"{call}: the state of {name!r} must be of {weight.dtype} or with a master, "
                 f"got {current.master.dtype} without."
