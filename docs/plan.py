@@ -224,7 +224,7 @@ def written(text: str, made: Mapping[str, str]) -> str:
         pattern = re.escape(mark) + r".*?<!-- end -->"
         text, count = re.subn(pattern, f"{mark}\n{lines}\n<!-- end -->", text, flags=re.DOTALL)
         if count != 1:
-            raise ValueError(f"{PAGE.name} must have one table {name!r}, got {count}.")
+            raise ValueError(f"the page must have one table {name!r}, got {count}.")
     return text
 
 

@@ -1,19 +1,21 @@
-"""The command line: look into files of states and weights, convert them, report a bug.
+"""The command line: look into files of states and weights, convert them, port, report a bug.
 
-There are three commands::
+There are four commands::
 
     python -m jaxmxopt inspect FILE
     python -m jaxmxopt convert IN OUT
+    python -m jaxmxopt port PROGRAM.py
     python -m jaxmxopt info
 """
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from jaxmxopt._cli import convert as _convert
 from jaxmxopt._cli import inspect as _inspect
+from jaxmxopt._cli import port as _port
 from jaxmxopt._cli.inspect import info
 from jaxmxopt._core import __version__
 
@@ -32,12 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = _parser().parse_args(arguments)
     try:
-        if given.command in ("inspect", "info"):
-            for line in info() if given.command == "info" else _inspect.lines(given.file):
-                print(line)
-        else:
-            done = _convert.convert(given.source, given.target, given.optimizer, given.force)
-            print(_inspect.printable(done))
+        for line in _lines(given):
+            print(line)
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read has enough, such as head. Python would complain when it flushes at the end.
@@ -50,6 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _lines(given: argparse.Namespace) -> Iterable[str]:
+    """Run a command; return what is to be printed."""
+    if given.command == "info":
+        return info()
+    if given.command == "inspect":
+        return _inspect.lines(given.file)
+    if given.command == "port":
+        return _port.lines(given.file)
+    done = _convert.convert(given.source, given.target, given.optimizer, given.force)
+    return [_inspect.printable(done)]
 
 
 def _failed(message: str) -> int:
@@ -88,6 +98,13 @@ def _parser() -> argparse.ArgumentParser:
         help="of which optimizer the states are, where IN does not say: sgd,momentum=0.9",
     )
     convert.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    port = commands.add_parser(
+        "port",
+        help="list the lines of a program for MXNet that must change, and what to write",
+        description="Read a program for MXNet as text, run nothing of it, and print the lines that "
+        "must change, each with the advice of its row in docs/porting.md.",
+    )
+    port.add_argument("file", metavar="PROGRAM.py", help="in Python 3")
     commands.add_parser(
         "info",
         help="print the versions and devices here, for a report of a bug",

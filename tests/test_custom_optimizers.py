@@ -334,3 +334,31 @@ def test_a_class_that_makes_states_and_has_no_update_is_told_so():
 
     with pytest.raises(NotImplementedError, match=r"OfMXNet2 must define update\(index, weight"):
         mxopt.Trainer({"w": jnp.ones(2)}, OfMXNet2())
+
+
+class HandingOn(mxopt.Optimizer):
+    """Has nothing of its own but the optimizer inside, as horovod's DistributedOptimizer."""
+
+    def __init__(self, inner: mxopt.Optimizer) -> None:
+        self._optimizer = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._optimizer, name)
+
+    def update(self, index: Any, weight: Any, grad: Any, state: Any) -> Any:
+        return self._optimizer.update(index, weight, grad, state)
+
+
+def test_an_optimizer_without_init_reads_all_from_the_one_it_hands_on_to() -> None:
+    inner = mxo.SGD(0.9, learning_rate=0.5, wd=0.1, rescale_grad=0.25, clip_gradient=2.0)
+    outer = HandingOn(inner)
+    inner.set_lr_mult({"a": 2.0})
+    inner.set_wd_mult({"b": 0.5})
+    state = inner.create_state("a", WEIGHTS["a"])
+    weight, _ = outer.update("a", WEIGHTS["a"], WEIGHTS["a"], state)
+    inner.lr = 0.125
+    assert not np.array_equal(weight, WEIGHTS["a"])
+    for name in dir(inner):
+        if not name.startswith("_") and not callable(getattr(inner, name)):
+            assert getattr(outer, name) == getattr(inner, name), name
+    assert (outer.lr, outer.num_update, outer._get_lr("a")) == (0.125, 1, 0.25)

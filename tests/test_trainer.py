@@ -392,6 +392,21 @@ def test_a_step_calls_what_a_subclass_overrides() -> None:
     assert trainer._optimizer is trainer.optimizer
 
 
+def test_a_step_does_not_call_the_public_allreduce_grads() -> None:
+    """gluon's step calls `_allreduce_grads`; what a subclass puts around the other is not run."""
+
+    class Logged(Doubling):
+        calls = 0
+
+        def allreduce_grads(self, grads: Any = None) -> Any:
+            self.calls += 1
+            return super().allreduce_grads(grads)
+
+    trainer, plain = Logged(params(), "sgd"), Doubling(params(), "sgd")
+    assert_same(trainer.step(grads(), 2), plain.step(grads(), 2))
+    assert trainer.calls == 0
+
+
 def test_a_subclass_that_returns_no_gradients_is_told() -> None:
     class Unported(mxopt.Trainer):
         def _allreduce_grads(self, grads: Any) -> Any:

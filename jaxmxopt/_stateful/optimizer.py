@@ -139,15 +139,15 @@ class Optimizer:
     _definition: Any = NotMade()
     # The definition and those inside it.
     _parts: Any = NotMade()
-    _rate: Any = None
-    _lr_mult: Any = None
-    _wd_mult: Any = None
+    _rate: Any = NotMade()
+    _lr_mult: Any = NotMade()
+    _wd_mult: Any = NotMade()
     # The compiled functions and numbers of the definition as it stands: see `updates.prepared`.
     _prepared: Any = None
     # True if a weight of a list has ever decayed: from then on no decay leads to a recompile.
     _decays = False
     # The largest count of any index, in calls.
-    _largest = 0
+    _largest: int = cast(int, NotMade())
     _all_index_update_counts: dict[Any, dict[Any, int]]
     _index_update_count: dict[Any, int]
 
@@ -196,7 +196,7 @@ class Optimizer:
         if self.lr_scheduler is not None and learning_rate is not None:
             vars(self)["_rate"] = float(learning_rate)
         write = vars(self)
-        write["_largest"] = self.begin_num_update
+        write.update(_lr_mult=None, _wd_mult=None, _largest=self.begin_num_update)
         write["_all_index_update_counts"] = {0: {}}
         self._set_current_context(0)
         write["idx2name"] = dict(self._read("param_idx2name", None) or {})

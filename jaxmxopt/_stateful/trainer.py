@@ -213,8 +213,7 @@ class Trainer:
             TypeError: a gradient is not a floating array.
             UserWarning: a gradient is None and `ignore_stale_grad` is False.
         """
-        grads = self.allreduce_grads(grads)
-        return self._update(grads, batch_size, ignore_stale_grad, "Trainer.step")
+        return self._update(self._reduced(grads), batch_size, ignore_stale_grad, "Trainer.step")
 
     def allreduce_grads(self, grads: Any = None) -> Any:
         """Do nothing: one process has no gradients of others to add.
@@ -225,6 +224,10 @@ class Trainer:
         Returns:
             The gradients as given, or what a subclass makes of them in `_allreduce_grads`.
         """
+        return self._reduced(grads)
+
+    def _reduced(self, grads: Any) -> Any:
+        """Return what `_allreduce_grads` makes of the gradients, which it must return."""
         reduced = self._allreduce_grads(grads)
         if reduced is None and grads is not None:
             raise TypeError(

@@ -2,7 +2,7 @@
 
     python tests/reference/live.py [--seed N]
 
-The replays are those of the tests, on other trajectories. Then one program runs on both libraries.
+The replays are those of the tests, on other trajectories. Then programs run on both libraries.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ def main() -> int:
         environment = os.environ | {"JAXMXOPT_TRAJECTORIES": folder}
         command = [sys.executable, "-m", "pytest", "-q", "-n", "2", *map(str, replays)]
         failed = subprocess.run(command, env=environment, cwd=TESTS.parent).returncode
-    programs = [sys.executable, Path(__file__).with_name("live_programs.py")]
-    return failed or subprocess.run(programs).returncode
+    for programs in ("live_programs.py", "live_ported.py"):
+        command = [sys.executable, Path(__file__).with_name(programs)]
+        failed = subprocess.run(command).returncode or failed
+    return failed
 
 
 if __name__ == "__main__":

@@ -1,0 +1,85 @@
+"""Trains with an optimizer that hands everything on to another one, as horovod's does.
+
+It is a subclass of Optimizer that never calls `super().__init__`: what it has not itself it takes
+from the optimizer inside. `delegating.py` is this program on jaxmxopt.
+"""
+
+import mxnet as mx
+import numpy as np
+from mxnet import autograd
+from tasks import first_weights, normal, run
+
+BATCH, WORKERS, LOWERED = 16, 2, 12
+SHAPES = [(8, 4), (8,), (1, 8), (1,)]
+
+
+class DistributedOptimizer(mx.optimizer.Optimizer):
+    """Averages gradients over workers before another optimizer sees them."""
+
+    def __init__(self, optimizer, workers):
+        self._optimizer, self.workers = optimizer, workers
+        self._optimizer.rescale_grad /= workers
+
+    def __getattr__(self, name):
+        return getattr(self._optimizer, name)
+
+    def create_state_multi_precision(self, index, weight):
+        """Returns what the other makes."""
+        return self._optimizer.create_state_multi_precision(index, weight)
+
+    def allreduce(self, grad):
+        """Returns the sum over the workers; all are alike here."""
+        return grad * self.workers
+
+    def update(self, index, weight, grad, state):
+        """Updates one weight."""
+        self._optimizer.update(index, weight, self.allreduce(grad), state)
+
+    def update_multi_precision(self, index, weight, grad, state):
+        """Updates one weight."""
+        self._optimizer.update_multi_precision(index, weight, self.allreduce(grad), state)
+
+    def set_learning_rate(self, lr):
+        """Sets that of the other."""
+        self._optimizer.set_learning_rate(lr)
+
+    def set_lr_mult(self, args_lr_mult):
+        """Sets those of the other."""
+        self._optimizer.set_lr_mult(args_lr_mult)
+
+    def set_wd_mult(self, args_wd_mult):
+        """Sets those of the other."""
+        self._optimizer.set_wd_mult(args_wd_mult)
+
+
+def main(steps=100):
+    """Trains; returns the losses."""
+    rng = np.random.default_rng(10)
+    x = normal(rng, 64, 4)
+    y = np.sin(x.sum(axis=1, keepdims=True))
+    first = first_weights(dict(enumerate(SHAPES)))
+    weights = [mx.nd.array(first[index]) for index in range(4)]
+    for weight in weights:
+        weight.attach_grad()
+    optimizer = mx.optimizer.create("ftml", learning_rate=0.02, wd=1e-3, rescale_grad=1 / BATCH)
+    optimizer = DistributedOptimizer(optimizer, WORKERS)
+    optimizer.set_lr_mult({3: 2.0})
+    updater = mx.optimizer.get_updater(optimizer)
+    losses = []
+    for step in range(steps):
+        rows = rng.integers(len(x), size=BATCH)
+        if step == LOWERED:
+            optimizer.set_learning_rate(optimizer.lr / 2)
+        with autograd.record():
+            hidden = mx.nd.tanh(mx.nd.dot(mx.nd.array(x[rows]), weights[0].T) + weights[1])
+            found = mx.nd.dot(hidden, weights[2].T) + weights[3]
+            loss = ((found - mx.nd.array(y[rows])) ** 2).sum() / 2
+        loss.backward()
+        for index, weight in enumerate(weights):
+            updater(index, weight.grad, weight)
+        losses.append(loss.asscalar() / BATCH)
+    return losses
+
+
+if __name__ == "__main__":
+    run(main)
