@@ -51,13 +51,20 @@ def test_no_row_is_of_a_name_that_mxnet_has_not() -> None:
     assert invented - {"contrib.amp.loss_scaler.LossScaler"} == set()
 
 
+class Schedule(mxopt.lr_scheduler.LRScheduler):
+    """Has MXNet's attributes, having an `__init__` of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(base_lr=0.1)
+
+
 def held() -> dict[str, Any]:
     """Objects of the classes whose names stay, by the beginning of the names."""
     opt = mxopt.optimizer.SGD(learning_rate=0.1)
     return {
         "optimizer.Optimizer.": opt,
         "optimizer.Updater.": mxopt.get_updater(opt),
-        "lr_scheduler.LRScheduler.": mxopt.lr_scheduler.LRScheduler(),
+        "lr_scheduler.LRScheduler.": Schedule(),
         "gluon.Trainer.": mxopt.Trainer({"w": jnp.ones(2)}, "sgd"),
         "": mxopt,
     }

@@ -88,7 +88,7 @@ def main(steps=100):
     trainer = gluon.Trainer(
         net.collect_params(),
         "adam",
-        {"learning_rate": 0.02, "multi_precision": True},
+        {"learning_rate": 0.005, "multi_precision": True},
         update_on_kvstore=False,
     )
     trainer = HalfTrainer(trainer)

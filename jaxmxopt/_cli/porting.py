@@ -190,7 +190,12 @@ _SCHEDULES = (
     ),
     _same(
         "lr_scheduler.LRScheduler.",
-        "__call__ get_warmup_lr base_lr warmup_steps warmup_begin_lr warmup_final_lr warmup_mode",
+        "__call__ get_warmup_lr base_lr warmup_steps warmup_begin_lr warmup_mode",
+    ),
+    _same(
+        "lr_scheduler.LRScheduler.",
+        "warmup_final_lr",
+        "in a subclass with an `__init__` of its own; in ours it is `base_lr`",
     ),
 )
 
