@@ -127,14 +127,13 @@ def test_a_momentum_that_loses_the_average_is_refused(momentum: float) -> None:
 # Numbers of updates that cancel in float32.
 
 
-@pytest.mark.parametrize("t", [1, 5, 6, 10, 1000, 100_000])
 @pytest.mark.parametrize("beta2", [0.5, 0.9, 0.999, 0.99999])
-def test_radams_numbers_are_accurate_when_traced(beta2: float, t: int) -> None:
-    beta2 = float(np.float32(beta2))
-    on_host = mxopt.RAdam(beta2=beta2).rates(0.125, 0.0, t)
-    numbers = mxopt.RAdam(beta1=np.float32(0.9), beta2=np.float32(beta2))
-    traced = numbers.rates(jnp.float32(0.125), 0.0, jnp.int32(t))
-    np.testing.assert_allclose(traced.rectified, on_host.rectified, rtol=4e-6)
+def test_radams_numbers_are_accurate_when_traced(beta2: float) -> None:
+    beta2, counts = float(np.float32(beta2)), (1, 5, 6, 10, 1000, 100_000)
+    exact = [mxopt.RAdam(beta1=0.875, beta2=beta2).rates(0.125, 0.0, t).rectified for t in counts]
+    opt = mxopt.RAdam(beta1=jnp.float32(0.875), beta2=jnp.float32(beta2))
+    rates = jax.vmap(lambda t: opt.rates(jnp.float32(0.125), 0.0, t))(jnp.int32(counts))
+    np.testing.assert_allclose(rates.rectified, exact, rtol=4e-6)
 
 
 def test_ademamixs_slow_mean_is_accurate_when_traced() -> None:

@@ -21,7 +21,11 @@ FRESH = os.environ.get("JAXMXOPT_ORIGINALS")
 DATA = Path(FRESH or Path(__file__).parent / "reference" / "originals")
 FILES = sorted(path.stem for path in DATA.glob("*.npz"))
 # What some need instead of 64 units of rounding, and why.
-LARGER: Mapping[str, float] = {}
+LARGER: Mapping[str, float] = {
+    # The estimate is a quotient of sums whose terms cancel, which are added in another order; it
+    # multiplies the next steps, and they the next estimate.
+    "prodigy": 4096,
+}
 
 
 @functools.cache
@@ -66,13 +70,11 @@ def definition(case: Mapping[str, Any]) -> Any:
 
 
 def apart(actual: Mapping[str, Any], expected: Mapping[str, np.ndarray]) -> float:
-    """The largest distance between weights of several steps, in units."""
-    steps = [
-        (ours, wanted)
-        for name in expected
-        for ours, wanted in zip(actual[name], expected[name], strict=True)
-    ]
-    return max(distance(ours, wanted) for ours, wanted in steps)
+    """The largest distance between weights, in units of what each of them has been on its way.
+
+    A number that passes by zero has been rounded as what it was before.
+    """
+    return max(distance(actual[name], expected[name]) for name in expected)
 
 
 @pytest.mark.usefixtures("compiled_quickly")
