@@ -11,8 +11,8 @@ files are added around them.
   slots that go with it.
 - Numbers of an update: `Rates`, `one_minus_power`, `real`. They are Python's on the host and traced
   elsewhere; `sqrt`, `minimum` and `maximum` take both.
-- Arithmetic of a rule: `capped`, `clip`, `decay`, `divide`, `is_zero`, `maximum`, `minimum`, `norm`,
-  `sign`, `sqrt`, `squarable`, `unless`.
+- Arithmetic of a rule: `capped`, `clip`, `decay`, `divide`, `is_zero`, `maximum`, `minimum`,
+  `norm`, `sign`, `sqrt`, `squarable`, `unless`.
 
 Arithmetic rounds as in the algorithms of this package: `divide(a, b)` stands for `a / b`, and
 `sqrt(x)` for `jnp.sqrt(x)`.

@@ -30,17 +30,15 @@ class Adam(OptimizerDef):
         v &= \beta_2 v + (1 - \beta_2) g^2 \\
         w &= w - \eta \frac{\sqrt{1 - \beta_2^t}}{1 - \beta_1^t} \frac{m}{\sqrt{v} + \epsilon}
 
-    As in MXNet, decay is added before clipping and :math:`\epsilon` stands outside the bias
-    correction; optax and torch have :math:`\sqrt{v / (1 - \beta_2^t)} + \epsilon`. MXNet's
-    documentation exchanges the two betas.
+    As in MXNet, decay is added before clipping, and :math:`\epsilon` stands outside the bias
+    correction; optax and torch have :math:`\sqrt{v / (1 - \beta_2^t)} + \epsilon`.
 
     Attributes:
         beta1: decay rate of the mean, in [0, 1).
         beta2: decay rate of the variance, in [0, 1).
         epsilon: added to the root, 0 or more; 0 gives NaN where no gradient has been.
 
-    Slots `mean` and `var` have the shape of the weight, `mean` its dtype (float32 beside a master),
-    `var` at least float32.
+    Slots `mean` and `var` have the weight's shape; `mean` has its dtype, `var` at least float32.
 
     References:
         Kingma, Ba: Adam, a method for stochastic optimization. ICLR 2015, arXiv:1412.6980.

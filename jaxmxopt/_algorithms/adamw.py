@@ -6,7 +6,7 @@ import jax
 
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative, Static
-from jaxmxopt._core.numeric import clip, decay, one_minus_power, sqrt
+from jaxmxopt._core.numeric import clip, decay, one_minus_power, sqrt, squarable
 from jaxmxopt._core.slots import Like
 
 __all__ = ["AdamW"]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative, Positive
-from jaxmxopt._core.numeric import clip, decay, minimum, one_minus_power, real, sqrt
+from jaxmxopt._core.numeric import clip, decay, minimum, one_minus_power, real, sqrt, squarable
 from jaxmxopt._core.slots import Like
 
 __all__ = ["AdEMAMix"]
@@ -58,7 +58,8 @@ class AdEMAMix(OptimizerDef):
         epsilon: added to the root, 0 or more; 0 gives NaN where no gradient has been.
         warmup: updates until `alpha` and `beta3` have their values, above 0; None for none.
 
-    Slots `mean`, `slow` and `var` have the shape and dtype of the weight (float32 beside a master):
+    Slots `mean`, `slow` and `var` have the shape of the weight. `mean` and `slow` have its dtype
+    (float32 beside a master), `var` at least float32:
     12 bytes and about 18 operations a parameter.
 
     References:
@@ -84,7 +85,7 @@ class AdEMAMix(OptimizerDef):
     acts_on = "elements"
 
     def slots(self, like: Like) -> AdEMAMixSlots:
-        return AdEMAMixSlots(like.zeros(), like.zeros(), like.zeros())
+        return AdEMAMixSlots(like.zeros(), like.zeros(), like.zeros(dtype=like.wide))
 
     def rates(self, lr: Any, wd: Any, t: Any) -> AdEMAMixRates:
         fresh, alpha = 1 - self.beta3, self.alpha
@@ -96,7 +97,7 @@ class AdEMAMix(OptimizerDef):
         return AdEMAMixRates(lr, wd, alpha, fresh, correction1, sqrt(correction2))
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        g = clip(self.rescale_grad * grad, self.clip_gradient)
+        g = squarable(clip(self.rescale_grad * grad, self.clip_gradient))
         m = self.beta1 * slots.mean + (1 - self.beta1) * g
         slow = slots.slow + rates.fresh * (g - slots.slow)
         v = self.beta2 * slots.var + (1 - self.beta2) * g * g

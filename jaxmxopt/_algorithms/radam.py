@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative, Static
-from jaxmxopt._core.numeric import clip, decay, maximum, one_minus_power, real, sqrt
+from jaxmxopt._core.numeric import clip, decay, maximum, one_minus_power, real, sqrt, squarable
 from jaxmxopt._core.slots import Like
 
 __all__ = ["RAdam"]
@@ -67,7 +67,7 @@ class RAdam(OptimizerDef):
         >>> import jax.numpy as jnp, jaxmxopt as mxopt
         >>> opt, params = mxopt.RAdam(learning_rate=0.1), {"w": jnp.array([1.0, -1.0])}
         >>> params, state = opt.step(params, {"w": jnp.array([2.0, 3.0])}, opt.init(params))
-        >>> print(params["w"])
+        >>> print(params["w"].round(4))
         [ 0.8 -1.3]
     """
 
@@ -80,7 +80,7 @@ class RAdam(OptimizerDef):
     acts_on = "elements"
 
     def slots(self, like: Like) -> RAdamSlots:
-        return RAdamSlots(like.zeros(), like.zeros())
+        return RAdamSlots(like.zeros(), like.zeros(dtype=like.wide))
 
     def rates(self, lr: Any, wd: Any, t: Any) -> RAdamRates:
         plain = lr / one_minus_power(self.beta1, t)
@@ -93,6 +93,7 @@ class RAdam(OptimizerDef):
             weight = weight - decay(rates.wd, rates.lr, weight)
         else:
             g = g + decay(rates.wd, weight)
+        g = squarable(g)
         m = self.beta1 * slots.mean + (1 - self.beta1) * g
         v = self.beta2 * slots.var + (1 - self.beta2) * g * g
         rectified = rates.rectified * m / (sqrt(v) + self.epsilon)

@@ -7,7 +7,7 @@ import jax
 from jaxmxopt._algorithms._schedule_free import Momentum, average, moved, rates_of
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative, Real
-from jaxmxopt._core.numeric import clip, decay, one_minus_power, sqrt
+from jaxmxopt._core.numeric import clip, decay, one_minus_power, sqrt, squarable
 from jaxmxopt._core.slots import Like
 
 __all__ = ["ScheduleFreeAdamW"]
@@ -77,13 +77,15 @@ class ScheduleFreeAdamW(OptimizerDef):
 
     def slots(self, like: Like) -> ScheduleFreeAdamWSlots:
         sums = like.zeros(axes=()), like.zeros(axes=())
-        return ScheduleFreeAdamWSlots(like.zeros(), like.copy(), *sums, like.full(1.0, axes=()))
+        return ScheduleFreeAdamWSlots(
+            like.zeros(dtype=like.wide), like.copy(), *sums, like.full(1.0, axes=())
+        )
 
     def rates(self, lr: Any, wd: Any, t: Any) -> Any:
         return rates_of(self, lr, wd, t)._replace(correction2=one_minus_power(self.beta2, t))
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        g = clip(self.rescale_grad * grad, self.clip_gradient)
+        g = squarable(clip(self.rescale_grad * grad, self.clip_gradient))
         v = self.beta2 * slots.var + (1 - self.beta2) * g * g
         step = g / (sqrt(v / rates.correction2) + self.epsilon) + decay(rates.wd, weight)
         return moved(self, rates, weight, step, slots._replace(var=v), self.beta1)
