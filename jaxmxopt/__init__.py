@@ -12,8 +12,10 @@ from jaxmxopt._algorithms import LBSGD as LBSGD
 from jaxmxopt._algorithms import NAG as NAG
 from jaxmxopt._algorithms import SGD as SGD
 from jaxmxopt._algorithms import SGLD as SGLD
+from jaxmxopt._algorithms import SOAP as SOAP
 from jaxmxopt._algorithms import AdaBelief as AdaBelief
 from jaxmxopt._algorithms import AdaDelta as AdaDelta
+from jaxmxopt._algorithms import Adafactor as Adafactor
 from jaxmxopt._algorithms import AdaGrad as AdaGrad
 from jaxmxopt._algorithms import Adam as Adam
 from jaxmxopt._algorithms import Adamax as Adamax
@@ -22,6 +24,7 @@ from jaxmxopt._algorithms import AdEMAMix as AdEMAMix
 from jaxmxopt._algorithms import Ftrl as Ftrl
 from jaxmxopt._algorithms import GroupAdaGrad as GroupAdaGrad
 from jaxmxopt._algorithms import Lion as Lion
+from jaxmxopt._algorithms import Muon as Muon
 from jaxmxopt._algorithms import Nadam as Nadam
 from jaxmxopt._algorithms import RAdam as RAdam
 from jaxmxopt._algorithms import RMSProp as RMSProp
@@ -46,6 +49,7 @@ from jaxmxopt._wrappers.cautious import Cautious as Cautious
 from jaxmxopt._wrappers.clip import ClipGlobalNorm as ClipGlobalNorm
 from jaxmxopt._wrappers.ema import EMA as EMA
 from jaxmxopt._wrappers.groups import Groups as Groups
+from jaxmxopt._wrappers.groups import by_kind as by_kind
 from jaxmxopt._wrappers.prodigy import Prodigy as Prodigy
 from jaxmxopt.optimizer import create as create
 

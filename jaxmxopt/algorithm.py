@@ -11,6 +11,7 @@ files are added around them.
   slots that go with it.
 - Numbers of an update: `Rates`, `one_minus_power`, `real`. They are Python's on the host and traced
   elsewhere; `sqrt`, `minimum` and `maximum` take both.
+- Functions of whole matrices, many weights at once: `batched`.
 - Arithmetic of a rule: `capped`, `clip`, `decay`, `divide`, `is_zero`, `maximum`, `minimum`,
   `norm`, `sign`, `sqrt`, `squarable`, `unless`.
 
@@ -20,6 +21,7 @@ Arithmetic rounds as in the algorithms of this package: `divide(a, b)` stands fo
 
 from jaxmxopt._core.algorithm import Names as Names
 from jaxmxopt._core.algorithm import OptimizerDef as OptimizerDef
+from jaxmxopt._core.batches import batched as batched
 from jaxmxopt._core.config import DecayRate as DecayRate
 from jaxmxopt._core.config import Interval as Interval
 from jaxmxopt._core.config import NonNegative as NonNegative

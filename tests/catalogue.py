@@ -52,6 +52,8 @@ _BOUNDS = {"lower_bound": 0.5, "upper_bound": 0.9}
 _LBSGD = {"momentum": 0.7, "batch_scale": 3, "warmup_epochs": 2, "updates_per_epoch": 4}
 _FREE = {"warmup_steps": 4.0, "r": 0.5, "weight_lr_power": 1.0}
 
+_MUON = {"momentum": 0.7, "a": 3.0, "b": -3.2, "c": 1.2, "epsilon": 1e-3, "steps": 3}
+
 CATALOGUE = (
     Row(
         mxopt.AdaBelief,
@@ -86,6 +88,16 @@ CATALOGUE = (
         ({}, {**_BETAS, "beta3": 0.99, "alpha": 2.0, "warmup": 4.0}),
     ),
     Row(mxopt.Adamax, twins.adamax, ({}, {"beta1": 0.8, "beta2": 0.95}), ("adamax",)),
+    Row(
+        mxopt.Adafactor,
+        twins.adafactor,
+        (
+            {},
+            {"beta2_decay": -0.7, "epsilon1": 1e-4, "epsilon2": 0.01, "clip_threshold": 0.8},
+        ),
+        whole=True,
+        norms=True,
+    ),
     Row(
         mxopt.DCASGD,
         twins.dcasgd,
@@ -150,6 +162,19 @@ CATALOGUE = (
         norms=True,
     ),
     Row(mxopt.Lion, twins.lion, ({}, {"beta1": 0.8, "beta2": 0.95})),
+    Row(
+        mxopt.Muon,
+        twins.muon,
+        (
+            {},
+            {**_MUON, "nesterov": False, "scale": "match_rms_adamw", "matrices": "o (2 i)"},
+            {"scale": "none", "steps": 8, "matrices": "i o"},
+            {"steps": 2, "matrices": "o i", "half": False},
+        ),
+        whole=True,
+        norms=True,
+        rank=2,
+    ),
     Row(mxopt.NAG, twins.nag, _MOMENTUM, ("nag",)),
     Row(mxopt.Nadam, twins.nadam, ({}, {**_BETAS, "schedule_decay": 0.01}), ("nadam",)),
     Row(mxopt.RAdam, twins.radam, ({}, _BETAS, {**_BETAS, "decoupled": True})),
@@ -168,6 +193,18 @@ CATALOGUE = (
     Row(mxopt.SGLD, twins.sgld, ({}, {"seed": 3}), ("sgld",), whole=True, random=True),
     Row(mxopt.ScheduleFreeAdamW, twins.schedule_free_adamw, ({}, {**_BETAS, **_FREE})),
     Row(mxopt.ScheduleFreeSGD, twins.schedule_free_sgd, ({}, {"momentum": 0.7, **_FREE})),
+    Row(
+        mxopt.SOAP,
+        twins.soap,
+        (
+            {},
+            {**_BETAS, "precondition_frequency": 2, "shampoo_beta": 0.7},
+            {"normalize_gradient": True, "correct_bias": False, "precondition_frequency": 1},
+            {"max_precondition_dim": 3},
+        ),
+        whole=True,
+        norms=True,
+    ),
     Row(
         mxopt.Signum,
         twins.signum,

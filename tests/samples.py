@@ -24,6 +24,7 @@ OF_MXNET = [cls for cls in ALGORITHMS if hasattr(mxopt.optimizer, cls.__name__)]
 
 # What each algorithm is tried with beside a rate and decay: all of its numbers off their defaults.
 OWN: dict[str, dict[str, Any]] = {
+    "Adafactor": {"beta2_decay": -0.7, "epsilon1": 1e-4, "epsilon2": 0.01, "clip_threshold": 0.8},
     "AdaBelief": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3},
     "AdaDelta": {"rho": 0.8, "epsilon": 1e-3},
     "AdaGrad": {"eps": 1e-3},
@@ -40,6 +41,7 @@ OWN: dict[str, dict[str, Any]] = {
     "LARS": {"momentum": 0.7, "eta": 0.02, "eps": 1e-3},
     "LBSGD": {"momentum": 0.7, "batch_scale": 2, "warmup_epochs": 1, "updates_per_epoch": 4},
     "Lion": {"beta1": 0.8, "beta2": 0.95},
+    "Muon": {"momentum": 0.7, "a": 3.0, "b": -3.2, "c": 1.2, "epsilon": 1e-3, "steps": 3},
     "NAG": {"momentum": 0.7},
     "Nadam": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3, "schedule_decay": 0.01},
     "RAdam": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3},
@@ -48,6 +50,7 @@ OWN: dict[str, dict[str, Any]] = {
     "SGLD": {"seed": 3},
     "ScheduleFreeAdamW": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3, "warmup_steps": 2.0},
     "ScheduleFreeSGD": {"momentum": 0.8, "warmup_steps": 2.0, "r": 0.5, "weight_lr_power": 1.0},
+    "SOAP": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3, "precondition_frequency": 2},
     "Signum": {"momentum": 0.7, "wd_lh": 0.01},
     "Test": {},
     "ccSGD": {"momentum": 0.7},

@@ -22,7 +22,7 @@ SHAPE = (4, 6, 5)
 MATRIX = (4, 6)
 # These need more than an element, or noise for all of a weight.
 NOT_BY_ELEMENT = {"GroupAdaGrad": "rows", "LAMB": "whole", "LANS": "whole", "LBSGD": "whole"}
-NOT_BY_ELEMENT |= {"SGLD": "whole"}
+NOT_BY_ELEMENT |= {"SGLD": "whole", "Adafactor": "whole", "Muon": "matrices", "SOAP": "matrices"}
 
 
 class Piece(NamedTuple):
@@ -108,7 +108,7 @@ BY_ROW: dict[str, Change] = {
 def test_an_algorithm_says_what_it_acts_on(row: Row) -> None:
     assert row.cls.acts_on == NOT_BY_ELEMENT.get(row.name, "elements")
     # What sees the whole weight has no lazy rows.
-    assert row.whole == (row.cls.acts_on == "whole")
+    assert row.whole == (row.cls.acts_on in ("whole", "matrices"))
 
 
 ELEMENTS = [row for row in CATALOGUE if row.name not in NOT_BY_ELEMENT]
@@ -183,6 +183,9 @@ def test_a_rule_by_row_gives_the_same_for_any_rows(row: Row) -> None:
 
 
 NEEDED = {
+    "Adafactor": (make(mxopt.Adafactor), np.s_[::-1]),
+    "Muon": (make(mxopt.Muon), np.s_[:2]),
+    "SOAP": (make(mxopt.SOAP), np.s_[::-1]),
     "GroupAdaGrad": (make(mxopt.GroupAdaGrad), np.s_[:, :2]),
     "LAMB": (make(mxopt.LAMB), np.s_[:2]),
     "LANS": (make(mxopt.LANS), np.s_[:2]),

@@ -228,7 +228,7 @@ def test_no_message_of_an_error_decides_anything(path: Path) -> None:
 
 RULES = [path for path in INSIDE if path.parts[0] == "_algorithms" and path.name != "__init__.py"]
 ONE_EACH = [path for path in RULES if not path.name.startswith("_")]
-SEAM = ("algorithm", "config", "definition", "numeric", "rates", "slots")
+SEAM = ("algorithm", "batches", "config", "definition", "numeric", "rates", "slots")
 
 
 @pytest.mark.parametrize("path", RULES, ids=str)

@@ -13,6 +13,7 @@ import jaxmxopt
 PACKAGE = pathlib.Path(jaxmxopt.__file__).parent
 ALGORITHMS = [
     "AdaBelief",
+    "Adafactor",
     "AdaDelta",
     "AdaGrad",
     "Adam",
@@ -28,6 +29,7 @@ ALGORITHMS = [
     "LARS",
     "LBSGD",
     "Lion",
+    "Muon",
     "NAG",
     "Nadam",
     "RAdam",
@@ -36,6 +38,7 @@ ALGORITHMS = [
     "SGLD",
     "ScheduleFreeAdamW",
     "ScheduleFreeSGD",
+    "SOAP",
     "Signum",
     "Test",
     "ccSGD",
@@ -54,6 +57,7 @@ OTHERS = [
     "Trainer",
     "Updater",
     "averaged",
+    "by_kind",
     "create",
     "get_updater",
     "value_and_row_grad",

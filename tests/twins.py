@@ -286,3 +286,81 @@ def schedule_free_adamw(h: SimpleNamespace, t: int, w: Any, g: Any, s: Slots) ->
     step = g / (np.sqrt(v / (1 - h.beta2**t)) + h.epsilon) + h.wd * w
     new, slots = free(h, t, w, step, s, h.beta1)
     return new, {"var": v, **slots}
+
+
+def adafactor(h: SimpleNamespace, t: int, w: Any, g: Any, s: Slots) -> tuple[Any, Slots]:
+    g, fresh = scaled(h, g), t**h.beta2_decay
+    if "var" in s:
+        new = {"var": (1 - fresh) * s["var"] + fresh * g**2}
+        var = new["var"]
+    else:
+        means = {
+            "row": np.mean(g**2, -1, keepdims=True),
+            "column": np.mean(g**2, -2, keepdims=True),
+        }
+        new = {name: (1 - fresh) * s[name] + fresh * mean for name, mean in means.items()}
+        var = new["row"] @ new["column"]
+        var = var / np.maximum(np.mean(new["row"], -2, keepdims=True), h.epsilon1)
+    u = g / np.sqrt(np.maximum(var, h.epsilon1**2))
+    rate = min(h.lr, t**-0.5) * max(h.epsilon2, np.sqrt(np.mean(w**2)))
+    rate = rate / max(1, np.sqrt(np.mean(u**2)) / h.clip_threshold)
+    return w - h.lr * h.wd * w - rate * u, new
+
+
+def muon(h: SimpleNamespace, t: int, w: Any, g: Any, s: Slots) -> tuple[Any, Slots]:
+    g = scaled(h, g)
+    m = h.momentum * s["mom"] + (1 - h.momentum) * g
+    u = h.momentum * m + (1 - h.momentum) * g if h.nesterov else m
+    turned = h.matrices.startswith("o")
+    u = u.T if turned else u
+    # Inputs by outputs: a fused weight is taken apart along its inputs.
+    parts = np.split(u, 2) if "2" in h.matrices else [u]
+    step = np.concatenate([_orthogonal(h, part) for part in parts])
+    return w - h.lr * ((step.T if turned else step) + h.wd * w), {"mom": m}
+
+
+def _orthogonal(h: SimpleNamespace, x: Any) -> Any:
+    inputs, outputs = x.shape
+    scale = {
+        "original": np.sqrt(max(1, outputs / inputs)),
+        "match_rms_adamw": 0.2 * np.sqrt(max(inputs, outputs)),
+        "none": 1,
+    }[h.scale]
+    x = x / max(norm(x), h.epsilon)
+    for _ in range(h.steps):
+        a = x @ x.T
+        x = h.a * x + (h.b * a + h.c * a @ a) @ x
+    return scale * x
+
+
+def soap(h: SimpleNamespace, t: int, w: Any, g: Any, s: Slots) -> tuple[Any, Slots]:
+    g, new = scaled(h, g), dict(s)
+    beta = h.beta2 if h.shampoo_beta is None else h.shampoo_beta
+    sides = {"left": (g @ g.T, 0), "right": (g.T @ g, 1)}
+    sides = {side: kept for side, kept in sides.items() if s[side] is not None}
+    for side, (product, _) in sides.items():
+        new[side] = beta * s[side] + (1 - beta) * product
+    if t == 1:
+        for side in sides:
+            new[f"{side}_basis"] = np.linalg.eigh(new[side])[1][:, ::-1]
+        return w, new
+    q, r = (np.eye(n) if s[k] is None else s[k] for n, k in zip(g.shape, _BASES, strict=True))
+    new["mean"] = h.beta1 * s["mean"] + (1 - h.beta1) * g
+    new["var"] = h.beta2 * s["var"] + (1 - h.beta2) * (q.T @ g @ r) ** 2
+    step = q @ ((q.T @ new["mean"] @ r) / (np.sqrt(new["var"]) + h.epsilon)) @ r.T
+    if h.normalize_gradient:
+        step = step / (np.sqrt(np.mean(step**2)) + h.epsilon)
+    lr = h.lr
+    if h.correct_bias:
+        lr = lr * np.sqrt(1 - h.beta2 ** (t - 1)) / (1 - h.beta1 ** (t - 1))
+    w = (w - lr * step) * (1 - h.lr * h.wd)
+    if (t - 1) % h.precondition_frequency == 0:
+        for side, (_, axis) in sides.items():
+            product = new[side] @ s[f"{side}_basis"]
+            order = np.argsort(-np.sum(s[f"{side}_basis"] * product, axis=0))
+            new["var"] = np.take(new["var"], order, axis)
+            new[f"{side}_basis"] = np.linalg.qr(product[:, order])[0]
+    return w, new
+
+
+_BASES = ("left_basis", "right_basis")

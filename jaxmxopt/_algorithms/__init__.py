@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 from jaxmxopt._algorithms.adabelief import AdaBelief as AdaBelief
 from jaxmxopt._algorithms.adadelta import AdaDelta as AdaDelta
+from jaxmxopt._algorithms.adafactor import Adafactor as Adafactor
 from jaxmxopt._algorithms.adagrad import AdaGrad as AdaGrad
 from jaxmxopt._algorithms.adam import Adam as Adam
 from jaxmxopt._algorithms.adamax import Adamax as Adamax
@@ -20,6 +21,7 @@ from jaxmxopt._algorithms.lans import LANS as LANS
 from jaxmxopt._algorithms.lars import LARS as LARS
 from jaxmxopt._algorithms.lbsgd import LBSGD as LBSGD
 from jaxmxopt._algorithms.lion import Lion as Lion
+from jaxmxopt._algorithms.muon import Muon as Muon
 from jaxmxopt._algorithms.nadam import Nadam as Nadam
 from jaxmxopt._algorithms.nag import NAG as NAG
 from jaxmxopt._algorithms.radam import RAdam as RAdam
@@ -29,6 +31,7 @@ from jaxmxopt._algorithms.schedulefreesgd import ScheduleFreeSGD as ScheduleFree
 from jaxmxopt._algorithms.sgd import SGD as SGD
 from jaxmxopt._algorithms.sgld import SGLD as SGLD
 from jaxmxopt._algorithms.signum import Signum as Signum
+from jaxmxopt._algorithms.soap import SOAP as SOAP
 from jaxmxopt._algorithms.test import Test as Test
 from jaxmxopt._core.algorithm import OptimizerDef
 
@@ -38,6 +41,7 @@ ALGORITHMS: Mapping[str, type[OptimizerDef]] = MappingProxyType(
         for kind in (
             AdaBelief,
             AdaDelta,
+            Adafactor,
             AdaGrad,
             Adam,
             Adamax,
@@ -53,6 +57,7 @@ ALGORITHMS: Mapping[str, type[OptimizerDef]] = MappingProxyType(
             LARS,
             LBSGD,
             Lion,
+            Muon,
             Nadam,
             NAG,
             RAdam,
@@ -62,6 +67,7 @@ ALGORITHMS: Mapping[str, type[OptimizerDef]] = MappingProxyType(
             SGD,
             SGLD,
             Signum,
+            SOAP,
             Test,
         )
     }

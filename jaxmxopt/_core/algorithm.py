@@ -103,8 +103,9 @@ class OptimizerDef(Definition):
     wd_mult: Node[Mapping[Any, Any] | None] = None
 
     # What a rule may be given in the place of a weight in its own shape. "elements": any
-    # arrangement of the elements; "rows": some of the rows; "whole": nothing else.
-    acts_on: ClassVar[Literal["elements", "rows", "whole"]] = "whole"
+    # arrangement of the elements; "rows": some of the rows; "whole": nothing else; "matrices":
+    # nothing else, and what it asks for by `batched` is computed for many weights at once.
+    acts_on: ClassVar[Literal["elements", "rows", "whole", "matrices"]] = "whole"
     names: ClassVar[Names] = Names()
     # How many updates behind this one the schedule is asked: LBSGD reads its rate, then counts.
     schedule_lag: ClassVar[int] = 0
@@ -114,9 +115,9 @@ class OptimizerDef(Definition):
         if own is not None:
             cls.learning_rate = Unasked(own)
         super().__init_subclass__(**kwargs)
-        if cls.acts_on not in ("elements", "rows", "whole"):
+        if cls.acts_on not in ("elements", "rows", "whole", "matrices"):
             raise TypeError(
-                f"{cls.__name__}.acts_on must be 'elements', 'rows' or 'whole', got "
+                f"{cls.__name__}.acts_on must be 'elements', 'rows', 'whole' or 'matrices', got "
                 f"{cls.acts_on!r}."
             )
         returned = getattr(cls.slots, "__annotations__", {}).get("return")
@@ -143,7 +144,7 @@ class OptimizerDef(Definition):
             self._set("learning_rate", None)
         elif self.learning_rate is None:
             self._set("learning_rate", float(self._default_learning_rate()))
-        if self.lazy_update and self.acts_on == "whole":
+        if self.lazy_update and self.acts_on in ("whole", "matrices"):
             warn_caller(
                 f"{owner}: lazy_update=True changes nothing, as an update needs the whole weight."
             )
@@ -223,11 +224,11 @@ class OptimizerDef(Definition):
         wd_mult = find(self.wd_mult, index, name, 1.0 if decays else 0.0)
         return find(self.lr_mult, index, name, 1.0), wd_mult
 
-    def _unmatched(self, names: Sequence[str]) -> list[str]:
-        called = {name: self._name(name) for name in names}
+    def _unmatched(self, shapes: Mapping[str, Sequence[int]]) -> list[str]:
+        called = {name: self._name(name) for name in shapes}
         every = {*called, *called.values()}
         return [
-            nobody(f"{field}[{key!r}]", names)
+            nobody(f"{field}[{key!r}]", shapes)
             for field in ("lr_mult", "wd_mult")
             for key in getattr(self, field) or ()
             if key not in every and not any(matches(key, name) for name in called.values())
@@ -375,7 +376,8 @@ class OptimizerDef(Definition):
         """Return a name that rules take for this one: most names are alike to them."""
         return "" if self._adapts_to(name) == self._adapts_to("") else name
 
-    def _for(self, index: Hashable) -> tuple[Definition, Hashable]:
+    def _for(self, index: Hashable, shape: Sequence[int]) -> tuple[Definition, Hashable]:
+        del shape
         lr_mult, wd_mult = self._multipliers(index)
         key = self._with(param_idx2name=None)._static_name(self._name(index))
         tables = {

@@ -1,6 +1,6 @@
 """The pure functions that every definition offers: algorithms, wrappers, and optax's."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 import jax
@@ -122,7 +122,7 @@ class Definition(Config):
                 algorithm makes.
         """
         try:
-            run, numbers = self._bound(index, False, state)
+            run, numbers = self._bound(index, False, state, getattr(weight, "shape", ()))
             return run(numbers, weight, state, grad, None)
         except (TypeError, ValueError, RuntimeError) as error:
             call = f"{type(self).__name__}.update"
@@ -157,7 +157,11 @@ class Definition(Config):
             UserWarning: a key of a multiplier or a pattern of `Groups` is of no weight.
         """
         tree = Tree.of(params)
-        for message in self._unmatched([str(name) for name in tree.names]) if tree.names else ():
+        shapes = {
+            str(name): getattr(leaf, "shape", ())
+            for name, leaf in zip(tree.names, tree.leaves, strict=True)
+        }
+        for message in self._unmatched(shapes) if shapes else ():
             warn_caller(f"{type(self).__name__}.init: {message}")
         return self._first_state("init", tree, masters=True)
 
@@ -238,11 +242,12 @@ class Definition(Config):
         """Return the state of a tree of weights from those of the weights."""
         raise NotImplementedError(f"{type(self).__name__} must define _packed.")
 
-    def _for(self, index: Hashable) -> tuple["Definition", Hashable]:
+    def _for(self, index: Hashable, shape: Sequence[int]) -> tuple["Definition", Hashable]:
         """Return the same for one weight alone, and its index there.
 
         Weights that are treated alike give equal ones.
         """
+        del shape
         return self, index
 
     def _map(self: Self, function: Callable[[Any, Any], Any], state: Any = None) -> Self:
@@ -254,9 +259,13 @@ class Definition(Config):
         """
         return function(self, state)
 
-    def _unmatched(self, names: Sequence[str]) -> list[str]:
-        """Return messages about what is said of weights that are not among these."""
-        del names
+    def _unmatched(self, shapes: Mapping[str, Sequence[int]]) -> list[str]:
+        """Return messages about what is said of weights that are not among these.
+
+        Args:
+            shapes: of the weights, by name.
+        """
+        del shapes
         return []
 
     # What only the definitions without others inside define.
@@ -320,17 +329,19 @@ class Definition(Config):
         run, numbers = self._compiled(chosen, names, donate=False, apart=True)
         return run(numbers, weights, states, grads, None)
 
-    def _bound(self, index: Hashable, donate: bool, state: Any) -> tuple[Any, Any]:
+    def _bound(
+        self, index: Hashable, donate: bool, state: Any, shape: Sequence[int] = ()
+    ) -> tuple[Any, Any]:
         """Return the compiled update of a weight, or of a tree, and the numbers it takes."""
         kept = self.__dict__.get("_calls")
-        key = index, donate, programs.double_precision()
+        key = index, shape, donate, programs.double_precision()
         try:
             found = kept.get(key) if kept is not None else None
         except TypeError:
             raise TypeError(self._unhashable(index)) from None
         if found is not None:
             return found
-        chosen, static = (self, None) if index is _WHOLE else self._of_one(index)
+        chosen, static = (self, None) if index is _WHOLE else self._of_one(index, shape)
         asks = chosen._asks()
         if asks:
             if not isinstance(state, State):
@@ -367,16 +378,19 @@ class Definition(Config):
         """Return the same for this one update: schedules that are functions have been asked."""
         return self._map(lambda one, state: one._asked(state) if _has_function(one) else one, state)
 
-    def _reads(self, name: Hashable) -> bool:
+    def _reads(self, name: Hashable, weight: Any) -> bool:
         """True if the gradient of a weight is read."""
-        return any(one._reads_gradients for one in self._for(name)[0]._inside())
+        chosen = self._for(name, getattr(weight, "shape", ()))[0]
+        return any(one._reads_gradients for one in chosen._inside())
 
-    def _of_one(self, index: Hashable) -> tuple["Definition", tuple[Hashable]]:
+    def _of_one(
+        self, index: Hashable, shape: Sequence[int]
+    ) -> tuple["Definition", tuple[Hashable]]:
         try:
             hash(index)
         except TypeError:
             raise TypeError(self._unhashable(index)) from None
-        chosen, static = self._for(index)
+        chosen, static = self._for(index, shape)
         return chosen, (static,)
 
     def _unhashable(self, index: Any) -> str:

@@ -14,6 +14,7 @@ from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.sharding import AxisType, reshard
 
+from jaxmxopt._core.batches import apart, in_batches
 from jaxmxopt._core.checks import check_ruled
 from jaxmxopt._core.layout import Packed, stack, unstack
 from jaxmxopt._core.names import Tree
@@ -120,6 +121,19 @@ def advance(
     Returns:
         The new weights, slots and masters, in the dtypes of the old ones.
     """
+    run = functools.partial(_advance, opt, rates, tree, slots, masters, given, row_rule)
+    return in_batches(run) if opt.acts_on == "matrices" else run()
+
+
+def _advance(
+    opt: Any,
+    rates: RatesOf,
+    tree: Tree,
+    slots: Packed,
+    masters: Packed,
+    given: Given,
+    row_rule: Rule | None,
+) -> tuple[list[Any], Packed, Packed]:
     new: list[Any] = list(tree.leaves)
     new_slots: list[Any] = []
     new_masters: list[Any] = []
@@ -166,7 +180,9 @@ class _Group(NamedTuple):
         opt, weight, grad = self.opt, self.weights[number], self.grads[number]
         if grad is None:
             return weight, slots, master
-        update = functools.partial(_shared, adapts=self.adapts[number], row_rule=self.row_rule)
+        # A batch is of several weights, so none of them is updated in a function of its own.
+        update = _update_weight if opt.acts_on == "matrices" else _shared
+        update = functools.partial(update, adapts=self.adapts[number], row_rule=self.row_rule)
         shape, merged = weight.shape, _merged(weight)
         dense = not isinstance(grad, RowSparse)
         if merged == shape or opt.acts_on != "elements" or not (dense and on_cpu()):
@@ -201,7 +217,7 @@ class _Group(NamedTuple):
         rates, axis = self.rates
         dtype = compute_dtype(self.weights[0].dtype)
         update = functools.partial(_update_weight, adapts=self.adapts[0], row_rule=None)
-        mapped = jax.vmap(update, in_axes=(None, axis, 0, 0, 0, 0, None))
+        mapped = jax.vmap(apart(update), in_axes=(None, axis, 0, 0, 0, 0, None))
         # Cast first: the gradients of a group may differ in dtype.
         grads = stack([grad.astype(dtype) for grad in self.grads])
         weights = stack(self.weights)
@@ -230,7 +246,7 @@ def _update_weight(
     rule = opt.rule
     if isinstance(grad, RowSparse):
         rule = rule if row_rule is None else functools.partial(row_rule, opt)
-        if opt.lazy_update and opt.acts_on != "whole" and grad.shape[0] > 0:
+        if opt.lazy_update and opt.acts_on in ("elements", "rows") and grad.shape[0] > 0:
             return _update_rows(opt, rule, rates, weight, grad, slots, master, adapts)
         grad = grad.todense()
     full = weight.astype(dtype)

@@ -138,7 +138,7 @@ def step(
             tree = Tree.of(params) if names is None else Tree.of_one(names[0], params)
         ok = check_where(where)
         check_state(state)
-        read = [opt._reads(name) for name in tree.names]
+        read = [opt._reads(*both) for both in zip(tree.names, tree.leaves, strict=True)]
         grads = check_grads(tree, grads, read) if not apart else grads
         # What is not read may hold anything: it reaches no norm and no sum.
         grads = [grad if reads else None for grad, reads in zip(grads, read, strict=True)]

@@ -464,11 +464,11 @@ class Optimizer:
         factor = find(table, index, self.idx2name.get(index))
         return 1.0 if factor is None else factor
 
-    def _without_weight(self, names: Sequence[str]) -> list[str]:
+    def _without_weight(self, shapes: Mapping[str, Sequence[int]]) -> list[str]:
         """Return messages about multipliers and patterns that are of none of these weights."""
         if type(self._definition) is Undefined:
             return []
-        return self.definition._unmatched(names)
+        return self.definition._unmatched(shapes)
 
     def _name(self, index: Hashable) -> str:
         return self.idx2name.get(index) or str(index)

@@ -183,7 +183,8 @@ class Trainer:
 
     def _look_for_names(self, call: str) -> None:
         """Warn of multipliers of no weight."""
-        for message in self._optimizer._without_weight(self._names):
+        shapes = {n: w.shape for n, w in zip(self._names, self._params, strict=True)}
+        for message in self._optimizer._without_weight(shapes):
             warn_caller(f"{call}: {message}")
         self._looked_at = self._tables()
 

@@ -1,7 +1,7 @@
 """What wrappers of one definition share."""
 
 import dataclasses
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from jaxmxopt._core.checks import MismatchError, WrongKindError
@@ -84,16 +84,16 @@ class Around(Definition):
         """Return the names of the wrapper's own slots that are trees like the weights."""
         raise NotImplementedError(f"{type(self).__name__} must define _fields_per_weight.")
 
-    def _for(self: Self, index: Hashable) -> tuple[Self, Hashable]:
-        chosen, static = self.definition._for(index)
+    def _for(self: Self, index: Hashable, shape: Sequence[int]) -> tuple[Self, Hashable]:
+        chosen, static = self.definition._for(index, shape)
         return self._with(definition=chosen), static
 
     def _map(self: Self, function: Callable[[Any, Any], Any], state: Any = None) -> Self:
         inner = None if state is None else self._inner(state)
         return self._with(definition=self.definition._map(function, inner))
 
-    def _unmatched(self, names: Sequence[str]) -> list[str]:
-        return self.definition._unmatched(names)
+    def _unmatched(self, shapes: Mapping[str, Sequence[int]]) -> list[str]:
+        return self.definition._unmatched(shapes)
 
     # The definition inside.
 

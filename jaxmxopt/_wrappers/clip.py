@@ -54,7 +54,7 @@ class ClipGlobalNorm(Around):
         scales: list[Any] = []
         for name, weight, grad in zip(tree.names, tree.leaves, given.grads, strict=True):
             if grad is not None:
-                (algorithm,) = self.definition._for(name)[0]._inside()
+                (algorithm,) = self.definition._for(name, weight.shape)[0]._inside()
                 check_pair(weight, grad, name if tree.whole else None)
                 grads.append(grad)
                 scales.append(math.prod(given.factors, start=algorithm.rescale_grad))

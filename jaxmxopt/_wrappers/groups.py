@@ -7,9 +7,10 @@ from typing import Any, ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmxopt._core.checks import MismatchError
-from jaxmxopt._core.config import Node, OrderedMap
+from jaxmxopt._core.config import Config, Node, OrderedMap, Static
 from jaxmxopt._core.definition import Definition, Maker, as_definition
 from jaxmxopt._core.engine import Given
 from jaxmxopt._core.layout import Layout
@@ -21,6 +22,8 @@ __all__ = [
     "Frozen",
     "GroupSlots",
     "Groups",
+    "HiddenMatrices",
+    "by_kind",
 ]
 
 Self = TypeVar("Self", bound="Frozen")
@@ -62,8 +65,8 @@ class Frozen(Definition):
         nothing = layout.pack([()] * len(groups))
         return State(count, nothing, layout.pack([None] * len(groups)))
 
-    def _for(self, index: Hashable) -> tuple[Definition, Hashable]:
-        del index
+    def _for(self, index: Hashable, shape: Sequence[int]) -> tuple[Definition, Hashable]:
+        del index, shape
         return self, ""
 
 
@@ -93,9 +96,10 @@ class Groups(Definition):
     """Different definitions for different weights, by patterns of their paths.
 
     The first pattern that a weight's path matches decides (`fnmatch`: `*` is anything, `/`
-    included); a key that is no string must equal the index. A weight that none matches is refused:
+    included). A key may be a function of the path and the shape, which is True for the weights
+    that the group takes. Any other key must equal the index. A weight that none matches is refused:
     end with `"*"` to take all others. Under `update` the index takes the place of the path, as a
-    string.
+    string. `by_kind` makes the usual groups, and `table` says which weight is in which.
 
     A state counts the steps of the whole; the groups count for themselves, as one that accumulates
     has fewer updates.
@@ -139,9 +143,28 @@ class Groups(Definition):
             groups = {key: opt.replace(**changes) for key, opt in groups.items()}
         return super().replace(groups=groups)
 
-    def _number_of(self, index: Hashable) -> int:
+    def table(self, params: Any) -> str:
+        """Return a text that says which weight is in which group.
+
+        Args:
+            params: the tree of weights.
+
+        Returns:
+            A line for every weight, in order: its path, its shape, its key and its definition.
+        """
+        tree, pairs = Tree.of(params), list(self._definitions().items())
+        lines = [("weight", "shape", "group", "definition")]
+        for name, leaf, number in zip(tree.names, tree.leaves, self._members(tree), strict=True):
+            key, opt = pairs[number]
+            kind = key.__name__ if hasattr(key, "__name__") else repr(key)
+            lines.append((str(name), "x".join(map(str, np.shape(leaf))), kind, repr(opt)))
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        rows = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+        return "\n".join(rows)
+
+    def _number_of(self, index: Hashable, shape: Sequence[int]) -> int:
         for number, pattern in enumerate(self.groups):
-            if pattern == index:
+            if pattern == index or (callable(pattern) and pattern(str(index), tuple(shape))):
                 return number
             if isinstance(pattern, str) and fnmatch.fnmatchcase(str(index), pattern):
                 return number
@@ -204,8 +227,8 @@ class Groups(Definition):
         count = jnp.max(jnp.stack([state.num_update for state in packed]))
         return State(count, GroupSlots(packed, members), None)
 
-    def _for(self, index: Hashable) -> tuple[Definition, Hashable]:
-        return self._opts()[self._number_of(index)]._for(index)
+    def _for(self, index: Hashable, shape: Sequence[int]) -> tuple[Definition, Hashable]:
+        return self._opts()[self._number_of(index, shape)]._for(index, shape)
 
     def _map(self: Self, function: Callable[[Any, Any], Any], state: Any = None) -> Self:
         states = [None] * len(self.groups) if state is None else self._checked(state).states
@@ -214,23 +237,26 @@ class Groups(Definition):
             groups=GroupMap((key, opt._map(function, part)) for (key, opt), part in pairs)
         )
 
-    def _unmatched(self, names: Sequence[str]) -> list[str]:
+    def _unmatched(self, shapes: Mapping[str, Sequence[int]]) -> list[str]:
         try:
-            members = [self._number_of(name) for name in names]
+            members = [self._number_of(*pair) for pair in shapes.items()]
         except MismatchError:
             # `_begin` says which.
             return []
         messages: list[str] = []
         for number, (pattern, opt) in enumerate(self._definitions().items()):
             if number not in members:
-                messages.append(nobody(f"groups[{pattern!r}]", names))
+                messages.append(nobody(f"groups[{pattern!r}]", shapes))
             # Groups may share their multipliers, so the weights of others serve as well.
-            messages += opt._unmatched(names)
+            messages += opt._unmatched(shapes)
         return messages
 
     def _members(self, tree: Tree) -> tuple[int, ...]:
         """Return the group number of every weight."""
-        return tuple(self._number_of(name) for name in tree.names)
+        return tuple(
+            self._number_of(name, np.shape(leaf))
+            for name, leaf in zip(tree.names, tree.leaves, strict=True)
+        )
 
     def _checked(self, state: Any) -> GroupSlots:
         slots = state.slots
@@ -244,3 +270,45 @@ class Groups(Definition):
 def _parts(members: Sequence[int], count: int) -> list[list[int]]:
     """Return the numbers of the weights of each group."""
     return [[n for n, member in enumerate(members) if member == number] for number in range(count)]
+
+
+# Parts of the paths of weights that are no matrices between layers, or the first or last layer's.
+_OUTER = ("*embed*", "wte", "wpe", "head", "*_head", "*logits*", "*norm*", "ln*", "*bias", "scale")
+
+
+class HiddenMatrices(Config):
+    """A key of `Groups`: weights of two axes or more, but for embeddings, heads and norms.
+
+    Attributes:
+        outer: patterns; a weight is left out if a part of its path matches one, in lower case.
+    """
+
+    outer: Static[tuple[str, ...]] = _OUTER
+
+    def __call__(self, name: str, shape: Sequence[int]) -> bool:
+        """True for the path and the shape of a weight that is between layers."""
+        parts = name.lower().replace(".", "/").split("/")
+        outer = any(fnmatch.fnmatchcase(part, key) for part in parts for key in self.outer)
+        return len(shape) > 1 and not outer
+
+
+def by_kind(
+    matrices: Definition, others: Definition | None, outer: Sequence[str] = _OUTER
+) -> Groups:
+    """Return groups by kind of weight, as Muon, SOAP and Shampoo are used.
+
+    Args:
+        matrices: for the matrices between layers: weights of two axes or more.
+        others: for embeddings, heads, norms and biases; None leaves those as they are.
+        outer: patterns of the parts of paths that name embeddings, heads, norms and biases.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxmxopt as mxopt
+        >>> opt = mxopt.by_kind(mxopt.Muon(), mxopt.AdamW())
+        >>> params = {"embed": jnp.ones((4, 2)), "dense": {"kernel": jnp.ones((2, 2))}}
+        >>> print(opt.table(params))
+        weight        shape  group             definition
+        dense/kernel  2x2    HiddenMatrices()  Muon()
+        embed         4x2    '*'               AdamW()
+    """
+    return Groups({HiddenMatrices(outer=tuple(outer)): matrices, "*": others})

@@ -146,8 +146,8 @@ class FromOptax(Definition):
     def _packed(self, tree: Tree, states: Sequence[State]) -> State:
         raise WrongKindError("states of optax cannot be put together from those of the weights.")
 
-    def _for(self, index: Hashable) -> tuple[Definition, Hashable]:
-        del index
+    def _for(self, index: Hashable, shape: Sequence[int]) -> tuple[Definition, Hashable]:
+        del index, shape
         # All weights of one shape share what is compiled: nothing here goes by the index.
         return self, ""
 
