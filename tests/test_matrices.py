@@ -147,7 +147,7 @@ def test_a_key_may_be_a_function_of_name_and_shape() -> None:
     opt = mxopt.Groups(
         {lambda name, shape: len(shape) == 2: mxopt.SGD(learning_rate=1.0), "*": None}
     )
-    new, state = opt.step(params, params, opt.init(params))
+    new, _ = opt.step(params, params, opt.init(params))
     assert_same(new, {"a": jnp.zeros((4, 6)), "b": params["b"]})
     # One weight goes by the same key.
     alone, _ = opt.update("a", params["a"], params["a"], opt.create_state("a", params["a"]))
