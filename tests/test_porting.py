@@ -166,8 +166,15 @@ class Model:
         ),
         ("net.collect_params('b').setattr('lr_mult', 2)", [(1, "gluon.ParameterDict.setattr")]),
         (
-            "for p in net.collect_params().values():\n    p.grad_req = 'add'\n",
-            [(1, "gluon.ParameterDict.get"), (2, "gluon.Parameter.grad_req")],
+            "for p in net.collect_params().values():\n    p.grad()\nps = net.collect_params()\n"
+            "print([p.data() for _, p in ps.items()], ps['w'].shape)",
+            [
+                (1, "gluon.ParameterDict.get"),
+                (2, "gluon.Parameter.grad"),
+                (4, "gluon.Parameter.data"),
+                (4, "gluon.ParameterDict.get"),
+                (4, "gluon.Parameter.cast"),
+            ],
         ),
         ("def f(p):\n    p.wd_mult = 0", [(2, "gluon.Parameter.lr_mult")]),
         ("mx.nd.sgd_mom_update(w, g, m, out=w, lr=0.1)", [(1, "nd.sgd_update")]),

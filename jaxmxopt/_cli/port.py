@@ -94,6 +94,7 @@ _GIVES = {
     "gluon.Parameter": _PARAMETER,
     "gluon.ParameterDict": "gluon.ParameterDict()",
     "gluon.ParameterDict.values": f"[{_PARAMETER}]",
+    "gluon.ParameterDict.items": "gluon.ParameterDict.items()",
     "gluon.ParameterDict.get": _PARAMETER,
     "kvstore.create": "kvstore.KVStore()",
     "mod.Module": "mod.Module()",
@@ -171,11 +172,10 @@ class _Reader(ast.NodeVisitor):
 
     def learn_of_loop(self, target: ast.expr, given: ast.expr) -> None:
         """Take from a loop what its variable is."""
-        pairs = isinstance(given, ast.Call) and isinstance(given.func, ast.Attribute)
-        if pairs and given.func.attr == "items" and isinstance(target, ast.Tuple):
-            if self.what(given.func.value) == "gluon.ParameterDict()":
-                self.bind(target.elts[-1], _PARAMETER)
-        elif (path := self.what(given)) and path.startswith("["):
+        path = self.what(given)
+        if path == "gluon.ParameterDict.items()" and isinstance(target, ast.Tuple):
+            self.bind(target.elts[-1], _PARAMETER)
+        elif path and path.startswith("["):
             self.bind(target, path[1:-1])
 
     def bind(self, target: ast.expr, path: str | None) -> None:
@@ -222,8 +222,12 @@ class _Reader(ast.NodeVisitor):
 
     def given(self, node: ast.Call) -> str | None:
         """Return what a call gives."""
-        if isinstance(node.func, ast.Attribute) and node.func.attr == "collect_params":
-            return "gluon.ParameterDict()"
+        if isinstance(node.func, ast.Attribute):
+            if node.func.attr == "collect_params":
+                return "gluon.ParameterDict()"
+            base = self.what(node.func.value)
+            if base and base.endswith("()"):
+                return _GIVES.get(_joined(base.removesuffix("()"), node.func.attr))
         if isinstance(node.func, ast.Name) and node.func.id in ("list", "sorted", "tuple"):
             return self.what(node.args[0]) if node.args else None
         path = self.what(node.func)
