@@ -60,13 +60,14 @@ if _typing.TYPE_CHECKING:
     from jaxmxopt import interop as interop
     from jaxmxopt import lr_scheduler as lr_scheduler
     from jaxmxopt import mxnet_files as mxnet_files
+    from jaxmxopt import ops as ops
     from jaxmxopt import optimizer as optimizer
     from jaxmxopt import sharding as sharding
 else:
     _MODULES = frozenset(
         (
             *("algorithm", "amp", "checkpoint", "interop", "lr_scheduler"),
-            *("mxnet_files", "optimizer", "sharding"),
+            *("mxnet_files", "ops", "optimizer", "sharding"),
         )
     )
 

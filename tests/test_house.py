@@ -13,7 +13,16 @@ from jaxmxopt._algorithms import ALGORITHMS
 
 PACKAGE = Path(jaxmxopt.__file__).parent
 # A folder may import those before it.
-FOLDERS = ["_core", "_algorithms", "_wrappers", "_mxnet", "_files", "_stateful", "_cli"]
+FOLDERS = [
+    "_core",
+    "_algorithms",
+    "_operators",
+    "_wrappers",
+    "_mxnet",
+    "_files",
+    "_stateful",
+    "_cli",
+]
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 INSIDE = [path for path in FILES if path.parts[0] in FOLDERS]
 

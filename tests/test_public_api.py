@@ -70,6 +70,7 @@ MODULES = {
     "interop",
     "lr_scheduler",
     "mxnet_files",
+    "ops",
     "optimizer",
     "sharding",
 }

@@ -91,11 +91,15 @@ class LAMB(OptimizerDef):
         return rates._replace(size=bounded(norm(weight), self.lower_bound, self.upper_bound))
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        u, slots = self._direction(rates, weight, grad, slots)
+        return weight - rates.lr * trust_ratio(rates.size, u) * u, slots
+
+    def _direction(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
+        """Return :math:`u`, the step before its length is known, and the new slots."""
         g = clip(grad * self.rescale_grad, self.clip_gradient)
         g = squarable(g, 1 - self.beta2)
         mean = m = self.beta1 * slots.mean + (1 - self.beta1) * g
         var = v = capped(self.beta2 * slots.var + (1 - self.beta2) * g * g)
         if self.bias_correction:
             mean, var = divide(m, rates.correction1), divide(v, rates.correction2)
-        u = mean / (sqrt(var) + self.epsilon) + decay(rates.wd, weight)
-        return weight - rates.lr * trust_ratio(rates.size, u) * u, LAMBSlots(m, v)
+        return mean / (sqrt(var) + self.epsilon) + decay(rates.wd, weight), LAMBSlots(m, v)

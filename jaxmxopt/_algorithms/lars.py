@@ -89,12 +89,15 @@ class LARS(OptimizerDef):
         return LARSRates(lr, wd, lr)
 
     def adapt(self, rates: Any, weight: Any, grad: Any) -> LARSRates:
-        size, slope = norm(weight), norm(grad)
-        below = slope * self.rescale_grad + decay(rates.wd, size) + self.eps
+        return rates._replace(lr=self._trusted(rates.lr, rates.wd, norm(weight), norm(grad)))
+
+    def _trusted(self, lr: Any, wd: Any, size: Any, slope: Any) -> Any:
+        r"""Return :math:`\gamma`, the rate for the norms of a weight and its gradient."""
+        below = slope * self.rescale_grad + decay(wd, size) + self.eps
         # `below` is 0 where rescale_grad is 0, without decay and eps.
         trusted = (size > 0) & (slope > 0) & (below != 0)
-        scaled = rates.lr * self.eta * size / jnp.where(trusted, below, 1)
-        return rates._replace(lr=jnp.where(trusted, scaled, rates.lr))
+        scaled = lr * self.eta * size / jnp.where(trusted, below, 1)
+        return jnp.where(trusted, scaled, lr)
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         if not slots:

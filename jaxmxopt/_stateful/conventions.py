@@ -1,45 +1,12 @@
-"""Conventions that are true of MXNet alone, by the class of the algorithm.
+"""Conventions of MXNet's stateful optimizers alone, by the class of the algorithm.
 
-The mathematics of an algorithm stands in its own file. MXNet's implementation adds to it: a kernel
-for row-sparse gradients may round in another order than the dense kernel, and a call with a list
-of weights may count before it computes. The tables here say where. A row rule is for exactly its
-class: a subclass, or an algorithm from elsewhere, follows its own mathematics.
+The mathematics of an algorithm stands in its own file. MXNet's Updater adds to it: a call with a
+list of weights may count before it computes.
 """
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import Any
+from jaxmxopt._algorithms import LARS, SGD, ccSGD
 
-from jaxmxopt._algorithms import LARS, SGD, Adam, ccSGD
-from jaxmxopt._algorithms._sgd_arithmetic import decayed_step
-from jaxmxopt._algorithms.adam import AdamSlots
-from jaxmxopt._core.numeric import clip, decay, sqrt, squarable
-
-__all__ = ["COUNTS_TOGETHER", "ROW_RULES"]
-
-
-def sgd_rows(opt: Any, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-    """Update rows by SGD or LARS: without momentum the decay multiplies the weight first."""
-    if not slots:
-        return decayed_step(opt, rates, weight, grad), ()
-    return opt.rule(rates, weight, grad, slots)
-
-
-def adam_rows(opt: Any, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-    """Update rows by Adam: where clipped or not lazy, the gradient is squared first."""
-    if opt.clip_gradient is None and opt.lazy_update:
-        return opt.rule(rates, weight, grad, slots)
-    g = clip(grad * opt.rescale_grad + decay(rates.wd, weight), opt.clip_gradient)
-    g = squarable(g)
-    m = opt.beta1 * slots.mean + (1 - opt.beta1) * g
-    v = opt.beta2 * slots.var + (1 - opt.beta2) * (g * g)
-    return weight - rates.lr * m / (sqrt(v) + opt.epsilon), AdamSlots(m, v)
-
-
-# Rules for row-sparse gradients, called as rule(opt, rates, weight, grad, slots).
-ROW_RULES: Mapping[type, Callable[..., Any]] = MappingProxyType(
-    {SGD: sgd_rows, ccSGD: sgd_rows, LARS: sgd_rows, Adam: adam_rows}
-)
+__all__ = ["COUNTS_TOGETHER"]
 
 # Classes, subclasses among them, whose list call raises all counts before it asks for a rate.
 COUNTS_TOGETHER = (SGD, ccSGD, LARS)

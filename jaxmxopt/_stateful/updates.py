@@ -28,7 +28,8 @@ from jaxmxopt._core.names import Multipliers, Tree
 from jaxmxopt._core.rates import sealed
 from jaxmxopt._core.slots import Like, kinds_of
 from jaxmxopt._core.state import masters
-from jaxmxopt._stateful.conventions import COUNTS_TOGETHER, ROW_RULES
+from jaxmxopt._operators.rows import ROW_RULES
+from jaxmxopt._stateful.conventions import COUNTS_TOGETHER
 from jaxmxopt._stateful.hyperparameters import Undefined
 from jaxmxopt._stateful.mxnet_states import slots_and_master, slots_from_mxnet, with_master
 from jaxmxopt._wrappers.accumulate import Accumulate

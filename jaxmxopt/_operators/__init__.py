@@ -1,0 +1,1 @@
+"""MXNet's update operators as pure functions, made of the rules of the algorithms."""
