@@ -6,6 +6,7 @@ an array                                            ``{"array": name, "dtype": .
 a tuple or a list                                   ``{"tuple": [...]}``, ``{"list": [...]}``
 a mapping                                           ``{"map": [[key, value], ...]}``
 a definition, schedule, NamedTuple or `RowSparse`   ``{"class": name, "fields": {...}}``
+a dataclass or other plain object of a state        ``{"object": [module, name], "fields": {...}}``
 a function or other object among hyperparameters    ``{"opaque": name}``
 ==================================================  ============================================
 """
@@ -23,6 +24,7 @@ from jaxmxopt._core.definition import Definition
 from jaxmxopt._core.schedules import LRScheduler
 from jaxmxopt._core.sparse import RowSparse
 from jaxmxopt._files.arrays import described, dtype_named
+from jaxmxopt._files.objects import fields_of, made_of
 
 __all__ = ["Decoder", "algorithm_name", "arrays_in", "class_name", "encode"]
 
@@ -78,12 +80,15 @@ def encode(value: Any, name: str, arrays: dict[str, Any], *, hyperparameters: bo
     if type(value) in (tuple, list):
         parts = [part(item, f"{name}/{number}") for number, item in enumerate(value)]
         return {type(value).__name__: parts}
+    if not hyperparameters and (fields := fields_of(value)) is not None:
+        encoded = {key: part(field, f"{name}/{key}") for key, field in fields.items()}
+        return {"object": [type(value).__module__, type(value).__qualname__], "fields": encoded}
     if hyperparameters:
         kind: Any = value if hasattr(value, "__qualname__") else type(value)
         return {"opaque": f"{kind.__module__}.{kind.__qualname__}"}
     raise TypeError(
-        f"{name!r} must be an array, a number or a string, or a tuple, list or dict of such, got "
-        f"{type(value).__name__}."
+        f"{name!r} must be an array, a number or a string, or a tuple, list, dict or plain object "
+        f"of such, got {type(value).__name__}."
     )
 
 
@@ -116,14 +121,21 @@ class Decoder:
     Args:
         leaf: reads the array that a record describes.
         given: by field, what takes the place of an opaque value.
+        classes: of plain objects, by module and name.
 
     Attributes:
         used: the fields that were given and had an opaque value.
     """
 
-    def __init__(self, leaf: Callable[[Any], Any], given: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        leaf: Callable[[Any], Any],
+        given: Mapping[str, Any] | None = None,
+        classes: Mapping[tuple[str, str], type] | None = None,
+    ) -> None:
         self._leaf = leaf
         self._given = given or {}
+        self._classes = classes or {}
         self.used: set[str] = set()
 
     def decode(self, record: Any, where: str, current: Any = None) -> Any:
@@ -153,6 +165,15 @@ class Decoder:
                 return dict(self._pair(pair, where, current) for pair in pairs)
             case {"class": str(name), "fields": dict(fields)}:
                 return self._instance(name, fields, where, current)
+            case {"object": [str(module), str(name)], "fields": dict(fields)}:
+                kind = self._classes.get((module, name))
+                if kind is None:
+                    raise ValueError(
+                        f"{where} is a {module}.{name}, which is not known beside the optimizer: "
+                        "define the class in the optimizer's module."
+                    )
+                made = {f: self.decode(part, f"{where}.{f}") for f, part in fields.items()}
+                return _made(where, made_of, kind, made)
             case {"opaque": str(what)} if current is None:
                 raise ValueError(f"{where} was {what}, which a file cannot hold; give it again.")
             case {"opaque": str()}:
@@ -214,5 +235,5 @@ class Decoder:
 def _made(where: str, make: Callable[..., Any], *args: Any, **fields: Any) -> Any:
     try:
         return make(*args, **fields)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{where} cannot be made again: {error}") from None

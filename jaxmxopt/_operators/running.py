@@ -166,8 +166,8 @@ def updated(
     """
     given = [weight], [grad], [kind(*states)], [master]
     news, slots, masters = _run(opt, [rates], False, *given)
-    new: tuple[Any, ...] = (*news, *slots[0], *(() if master is None else masters))
-    return new if len(new) > 1 else new[0]
+    more = (*slots[0], *(() if master is None else masters))
+    return (*news, *more) if more else news[0]
 
 
 def numbers(name: str, given: Any, count: int) -> list[Any]:

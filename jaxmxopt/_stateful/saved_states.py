@@ -14,6 +14,7 @@ from jaxmxopt._files import archive
 from jaxmxopt._files.arrays import on_host
 from jaxmxopt._files.codec import Decoder, algorithm_name, class_name, encode
 from jaxmxopt._files.files import naming
+from jaxmxopt._files.objects import classes_beside, opened
 from jaxmxopt._mxnet.states import read_states
 from jaxmxopt._stateful.hyperparameters import COMMON, Undefined, own_fields
 from jaxmxopt._stateful.mxnet_optimizers import restored as restored_from_mxnet
@@ -159,7 +160,8 @@ def restored(reader: archive.Reader, optimizer: Optimizer, current: Mapping[Any,
     if header.get("optimizer") is not None:
         _take_over(made, header["optimizer"], decode)
     _take_counts(made, decode(header.get("counts"), "counts"))
-    states = decode(header.get("states"), "states")
+    classes = classes_beside(type(optimizer), current.values())
+    states = Decoder(reader.leaf, classes=classes).decode(header.get("states"), "states")
     if not isinstance(states, dict):
         raise ValueError("is damaged: states.")
     for index in states.keys() & current.keys():
@@ -173,7 +175,7 @@ def _like(index: Any, state: Any, current: Any) -> Any:
     Raises:
         ValueError: the state is of another weight; other slots of the same algorithm are none.
     """
-    if jax.tree.structure(state) != jax.tree.structure(current):
+    if jax.tree.structure(opened(state)) != jax.tree.structure(opened(current)):
         return state
     state = jax.tree.map(
         lambda leaf, wanted: (
@@ -184,7 +186,9 @@ def _like(index: Any, state: Any, current: Any) -> Any:
         state,
         current,
     )
-    new, old = (jax.tree_util.tree_flatten_with_path(tree)[0] for tree in (state, current))
+    new, old = (
+        jax.tree_util.tree_flatten_with_path(tree)[0] for tree in map(opened, (state, current))
+    )
     for (path, leaf), (_, wanted) in zip(new, old, strict=True):
         for what in ("dtype", "shape"):
             given, needed = getattr(leaf, what, None), getattr(wanted, what, None)

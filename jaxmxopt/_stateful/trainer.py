@@ -15,6 +15,7 @@ from jaxmxopt._core.names import flatten_with_names
 from jaxmxopt._core.overriding import warn_caller
 from jaxmxopt._core.state import MasterState, State
 from jaxmxopt._files.files import replacing
+from jaxmxopt._files.objects import opened
 from jaxmxopt._stateful.optimizer import Optimizer
 from jaxmxopt._stateful.saved_states import adopted, dumped, loaded
 from jaxmxopt._stateful.updater import device_id, placed
@@ -524,14 +525,16 @@ def checked(call: str, name: str, weight: Any, state: Any, current: Any) -> Any:
         )
     if isinstance(current, MasterState) and not isinstance(state, MasterState):
         # What is squared or divided by is float32 without a master too.
-        kinds = {slot.dtype for slot in jax.tree.leaves(state) if slot.shape}
-        if kinds == {current.master.dtype}:
+        slots = [slot for slot in jax.tree.leaves(opened(state)) if hasattr(slot, "dtype")]
+        if {slot.dtype for slot in slots if slot.shape} == {current.master.dtype}:
             raise ValueError(
                 f"{call}: the state of {name!r} must be of {weight.dtype} or with a master, "
                 f"got {current.master.dtype} without."
             )
-    given, expected = (jax.tree.map(jnp.shape, tree) for tree in (state, current))
-    if jax.tree.structure(state) == jax.tree.structure(current) and given != expected:
+    trees = opened(state), opened(current)
+    given, expected = (jax.tree.map(lambda x: getattr(x, "shape", ()), tree) for tree in trees)
+    same = jax.tree.structure(trees[0]) == jax.tree.structure(trees[1])
+    if same and given != expected:
         raise ValueError(f"{call}: the state of {name!r} must have shapes {expected}, got {given}.")
     return state
 

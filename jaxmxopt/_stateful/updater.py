@@ -7,6 +7,7 @@ import jax
 from jax.core import Tracer
 
 from jaxmxopt._core.definition import Definition
+from jaxmxopt._files.objects import map_arrays
 from jaxmxopt._stateful.optimizer import Optimizer
 from jaxmxopt._stateful.saved_states import adopted, dumped, loaded
 from jaxmxopt._stateful.updates import check_lists, refuse_traced, updates_of
@@ -90,7 +91,9 @@ class Updater:
 
     def sync_state_context(self, state: Any, context: Any) -> Any:
         """Move the arrays of a state to a device or sharding."""
-        return jax.device_put(state, context)
+        return map_arrays(
+            lambda leaf: jax.device_put(leaf, context) if hasattr(leaf, "dtype") else leaf, state
+        )
 
     def get_states(self, dump_optimizer: bool = False) -> bytes:
         """Return the states as bytes: our own file format, without pickle.
@@ -147,7 +150,7 @@ def placed(state: Any, weight: Any) -> Any:
             return leaf
         return jax.device_put(leaf, weight.sharding)
 
-    return jax.tree.map(move, state)
+    return map_arrays(move, state)
 
 
 def _decoded(index: Any) -> Any:
