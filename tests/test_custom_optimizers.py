@@ -120,6 +120,83 @@ def test_aggregation_gives_lists_of_one_dtype() -> None:
     ]
 
 
+class NamedLists(mxo.SGD):
+    """Says by the names of its arguments that it takes lists."""
+
+    def update(self, indices: Any, weights: Any, grads: Any, states: Any) -> Any:
+        return super().update(indices, weights, grads, states)
+
+
+class AsMXNetsUpdater(mxo.LAMB):
+    """Brings the method that MXNet's Updater calls with lists."""
+
+    def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> Any:
+        assert len(index) == len(weight)
+        return super().update_multi_precision(index, weight, grad, state)
+
+
+class SaysHowMany(mxopt.Optimizer):
+    aggregate_num = 3
+
+    def update(self, index: Any, weight: Any, grad: Any, state: Any) -> Any:
+        self._update_count(index)
+        return [w - g for w, g in zip(weight, grad, strict=True)], state
+
+
+class SaysOne(AsMXNetsUpdater):
+    aggregate_num = 0
+
+    def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> Any:
+        return self.update(index, weight, grad, state)
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [(NamedLists, 4), (AsMXNetsUpdater, 45), (SaysHowMany, 3), (SaysOne, 0), (Cautious, 0)],
+)
+def test_a_subclass_is_called_as_mxnets_updater_calls_it(kind: Any, number: int) -> None:
+    assert kind().aggregate_num == number
+    calls: list[Any] = []
+    weights, grads = list(WEIGHTS.values()), list(GRADS[0].values())
+
+    class Seen(kind):
+        def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> Any:
+            calls.append(index)
+            return super().update_multi_precision(index, weight, grad, state)
+
+    made = Seen(learning_rate=0.1)
+    made.aggregate_num = number
+    several, trainer = mxopt.get_updater(made), mxopt.Trainer(WEIGHTS, kind(learning_rate=0.1))
+    together = several(["a", "b"], grads, weights)
+    assert calls == ([["a", "b"]] if number else ["a", "b"])
+    one = mxopt.get_updater(kind(learning_rate=0.1))
+    alone = [one(k, g, w) for k, g, w in zip("ab", grads, weights, strict=True)]
+    assert_near(dict(zip("ab", together, strict=True)), dict(zip("ab", alone, strict=True)))
+    assert_near(trainer.step(GRADS[0], 1), dict(zip("ab", alone, strict=True)))
+
+
+def test_an_update_that_was_called_otherwise_than_it_expects_names_both_ways() -> None:
+    class Single(mxo.SGD):
+        def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> Any:
+            return weight.astype(np.float32) - grad, state
+
+    class Lists(mxo.SGD):
+        def update(self, index: Any, weight: Any, grad: Any, state: Any) -> Any:
+            return [w - g for w, g in zip(weight, grad, strict=True)], [state for _ in index]
+
+    arrays = [np.float32(2.0), np.float32(1.0)]
+    with pytest.raises(AttributeError, match="astype") as caught:
+        mxopt.get_updater(Single())([0, 1], arrays, arrays)
+    assert "lists of at most aggregate_num=4" in caught.value.__notes__[0]
+    assert "aggregate_num = 0 asks for one weight" in caught.value.__notes__[0]
+    updater = mxopt.get_updater(Lists())
+    with pytest.raises(TypeError) as caught:
+        updater([0, 1], arrays, arrays)
+    assert "one weight, as aggregate_num is 0" in caught.value.__notes__[0]
+    assert "aggregate_num = 4 asks for lists" in caught.value.__notes__[0]
+    assert updater.optimizer._index_update_count == {}
+
+
 # What an update of one's own returns.
 
 

@@ -21,6 +21,7 @@ from jaxmxopt._mxnet.record import MXNetRecord
 from jaxmxopt._mxnet.slots import nested, slots_of
 from jaxmxopt._mxnet.states import StatesFile
 from jaxmxopt._stateful.classes import DEFINITIONS
+from jaxmxopt._stateful.conventions import AGGREGATED
 from jaxmxopt._stateful.mxnet_states import slots_and_master
 from jaxmxopt._stateful.optimizer import Optimizer
 
@@ -421,8 +422,6 @@ def _set(made: Optimizer, name: str, value: Any) -> None:
 
 _ONLY_IN_2 = ("AdamW", "AdaBelief", "LANS")
 _LAZY = ("SGD", "ccSGD", "LARS", "Adam")
-# How many weights one call of MXNet's takes: its own defaults.
-_AGGREGATED = {"SGD": 4, "ccSGD": 4, "LARS": 4, "LAMB": 45}
 
 
 def dumped(
@@ -512,7 +511,7 @@ def _record(
         "_index_update_count": counts[current],
         "clip_gradient": optimizer.clip_gradient,
         "multi_precision": optimizer.multi_precision,
-        "aggregate_num": _AGGREGATED.get(name, 0),
+        "aggregate_num": AGGREGATED.get(type(opt), 0),
         "idx2name": _renamed(optimizer.idx2name, keys),
         "sym_info": optimizer.sym_info,
         "allow_np_array": False,

@@ -8,7 +8,6 @@ the next one on.
 import copy
 import functools
 import math
-import sys
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar, cast
@@ -115,8 +114,11 @@ class Optimizer:
             multipliers. Neither copied nor pickled with the optimizer.
 
     Attributes:
-        aggregate_num: how many weights one call of `update` takes; 0 in a subclass whose own
-            `update` takes one weight and no list.
+        aggregate_num: how many weights one call of `update` takes, 0 for one weight and no list. A
+            subclass with an `update` of its own says it here, by a class attribute or in its
+            constructor. Otherwise it is called with lists if its arguments are named so, as in
+            `update(self, indices, weights, grads, states)`, or if it brings
+            `update_multi_precision` to SGD, ccSGD, LARS or LAMB, which MXNet calls with lists.
         idx2name: names of indices.
         sym_info: `(attr_dict(), list_arguments())` of the symbol given, or `()`.
     """
@@ -202,7 +204,7 @@ class Optimizer:
         write["idx2name"] = dict(self._read("param_idx2name", None) or {})
         write["sym_info"] = about_symbol
         write["param_dict"] = param_dict or {}
-        write["aggregate_num"] = 0 if self._own_update else sys.maxsize
+        write["aggregate_num"] = updates.aggregation(self)
         if self._is_algorithm or sym is not None:
             self.set_lr_mult(self._read("lr_mult", None) or {})
             self.set_wd_mult(self._read("wd_mult", None) or {})

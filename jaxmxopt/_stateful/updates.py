@@ -3,7 +3,10 @@
 Of the stateful layer this module alone knows how the core checks, compiles and lays out an update.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import contextlib
+import inspect
+import sys
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxmxopt._algorithms import SGD
 from jaxmxopt._core import programs
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.checks import (
@@ -29,7 +33,7 @@ from jaxmxopt._core.rates import sealed
 from jaxmxopt._core.slots import Like, kinds_of
 from jaxmxopt._core.state import masters
 from jaxmxopt._operators.rows import ROW_RULES
-from jaxmxopt._stateful.conventions import COUNTS_TOGETHER
+from jaxmxopt._stateful.conventions import AGGREGATED, COUNTS_TOGETHER
 from jaxmxopt._stateful.hyperparameters import Undefined
 from jaxmxopt._stateful.mxnet_states import slots_and_master, slots_from_mxnet, with_master
 from jaxmxopt._wrappers.accumulate import Accumulate
@@ -41,6 +45,7 @@ __all__ = [
     "TreeStates",
     "accepted",
     "adds_up",
+    "aggregation",
     "calls_an_update",
     "check_lists",
     "decaying",
@@ -637,8 +642,12 @@ class _ByCalls(Updates):
     """Updates by calling the `update` of a subclass, as MXNet's Updater calls it."""
 
     def one(self, optimizer: Any, index: Any, weight: Any, grad: Any, state: Any) -> Any:
-        updated = optimizer.update_multi_precision(index, weight, grad, state)
-        return accepted(optimizer, index, weight, state, updated)
+        if optimizer.aggregate_num > 0:
+            weights, states = self.several(optimizer, [index], [weight], [grad], [state])
+            return weights[0], states[0]
+        with _saying_how(optimizer):
+            updated = optimizer.update_multi_precision(index, weight, grad, state)
+            return accepted(optimizer, index, weight, state, updated)
 
     def several(
         self, optimizer: Any, indices: list[Any], weights: Any, grads: Any, states: Any
@@ -649,8 +658,9 @@ class _ByCalls(Updates):
             for some in _batches(weights, optimizer.aggregate_num):
                 given = [[part[n] for n in some] for part in (indices, weights, grads, states)]
                 if optimizer.aggregate_num > 0:
-                    updated = optimizer.update_multi_precision(*given)
-                    pairs = _accepted_list(optimizer, given[0], given[1], given[3], updated)
+                    with _saying_how(optimizer):
+                        updated = optimizer.update_multi_precision(*given)
+                        pairs = _accepted_list(optimizer, given[0], given[1], given[3], updated)
                 else:
                     pairs = [self.one(optimizer, *(part[0] for part in given))]
                 for n, pair in zip(some, pairs, strict=True):
@@ -659,6 +669,49 @@ class _ByCalls(Updates):
             _rewind(optimizer, before)
             raise
         return new, new_states
+
+
+def aggregation(optimizer: Any) -> int:
+    """Return how many weights one call takes; 0 for an update of the class's own of one weight.
+
+    MXNet's Updater gives lists to SGD, ccSGD, LARS and LAMB, and so to the
+    `update_multi_precision` that a subclass of them brings. An `update` says by the names of its
+    arguments that it takes lists.
+    """
+    said = (vars(kind).get("aggregate_num") for kind in type(optimizer).__mro__)
+    number = next((given for given in said if isinstance(given, int)), None)
+    if number is not None:
+        return number
+    own = [name for name in ("update", "update_multi_precision") if optimizer._brings(name)]
+    if not own:
+        return sys.maxsize
+    usual = AGGREGATED.get(type(optimizer._definition), 0)
+    arguments = {
+        one for name in own for one in inspect.signature(getattr(optimizer, name)).parameters
+    }
+    if arguments & {"indices", "indexes", "weights", "grads", "states"}:
+        return usual or AGGREGATED[SGD]
+    return usual if "update_multi_precision" in own else 0
+
+
+@contextlib.contextmanager
+def _saying_how(optimizer: Any) -> Generator[None]:
+    """Add to an error how an update was called, where MXNet might have called it otherwise."""
+    try:
+        yield
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        number, owner = optimizer.aggregate_num, type(optimizer).__name__
+        if number > 0:
+            error.add_note(
+                f"{owner} was called with lists of at most aggregate_num={number} weights; "
+                "aggregate_num = 0 asks for one weight a call."
+            )
+        elif type(optimizer._definition) in AGGREGATED:
+            error.add_note(
+                f"{owner} was called with one weight, as aggregate_num is 0; "
+                f"aggregate_num = {AGGREGATED[type(optimizer._definition)]} asks for lists."
+            )
+        raise
 
 
 _BY_CALLS = _ByCalls()
