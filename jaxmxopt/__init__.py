@@ -21,6 +21,7 @@ from jaxmxopt._algorithms import Adam as Adam
 from jaxmxopt._algorithms import Adamax as Adamax
 from jaxmxopt._algorithms import AdamW as AdamW
 from jaxmxopt._algorithms import AdEMAMix as AdEMAMix
+from jaxmxopt._algorithms import BERTAdam as BERTAdam
 from jaxmxopt._algorithms import Ftrl as Ftrl
 from jaxmxopt._algorithms import GroupAdaGrad as GroupAdaGrad
 from jaxmxopt._algorithms import Lion as Lion

@@ -27,6 +27,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "BERTAdam",
     "Ftrl",
     "GroupAdaGrad",
     "Nadam",
@@ -60,6 +61,7 @@ AdaGrad = _CLASSES["AdaGrad"]
 Adam = _CLASSES["Adam"]
 AdamW = _CLASSES["AdamW"]
 Adamax = _CLASSES["Adamax"]
+BERTAdam = _CLASSES["BERTAdam"]
 Ftrl = _CLASSES["Ftrl"]
 GroupAdaGrad = _CLASSES["GroupAdaGrad"]
 Nadam = _CLASSES["Nadam"]

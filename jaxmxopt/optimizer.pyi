@@ -26,6 +26,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
+    "BERTAdam",
     "Ftrl",
     "GroupAdaGrad",
     "Nadam",
@@ -350,6 +351,34 @@ class AdamW(Optimizer):
         *,
         standard: bool = False,
         nesterov: bool = False,
+        rescale_grad: float = 1.0,
+        param_idx2name: Mapping[Any, str] | None = None,
+        wd: float = 0.0,
+        clip_gradient: float | None = None,
+        lr_scheduler: Callable[[Any], Any] | None = None,
+        sym: Any = None,
+        begin_num_update: int = 0,
+        multi_precision: bool = False,
+        param_dict: Mapping[Any, Any] | None = None,
+        lazy_update: bool = False,
+    ) -> None: ...
+
+class BERTAdam(Optimizer):
+    """Stateful `jaxmxopt.BERTAdam`; state `(mean, var)`."""
+
+    beta1: float
+    beta2: float
+    epsilon: float
+    correct_bias: bool
+    lazy_update: bool
+    def __init__(
+        self,
+        learning_rate: float | None = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-06,
+        *,
+        correct_bias: bool = False,
         rescale_grad: float = 1.0,
         param_idx2name: Mapping[Any, str] | None = None,
         wd: float = 0.0,

@@ -27,7 +27,7 @@ def definitions() -> dict[str, mxopt.OptimizerDef]:
     adam, sgd = make(mxopt.Adam), make(mxopt.SGD)
     cosine = lr_scheduler.CosineScheduler(100, base_lr=0.2, warmup_steps=7)
     return {
-        **{cls.__name__: make(cls) for cls in OF_MXNET},
+        **{cls.__name__: make(cls) for cls in OF_MXNET if cls is not mxopt.BERTAdam},
         "accumulate": mxopt.Accumulate(sgd, every=2),
         "ema": mxopt.EMA(adam, decay=0.9),
         "clip": mxopt.ClipGlobalNorm(adam, max_norm=0.1),

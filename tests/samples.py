@@ -26,6 +26,7 @@ OF_MXNET = [cls for cls in ALGORITHMS if hasattr(mxopt.optimizer, cls.__name__)]
 OWN: dict[str, dict[str, Any]] = {
     "Adafactor": {"beta2_decay": -0.7, "epsilon1": 1e-4, "epsilon2": 0.01, "clip_threshold": 0.8},
     "AdaBelief": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3},
+    "BERTAdam": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3},
     "AdaDelta": {"rho": 0.8, "epsilon": 1e-3},
     "AdaGrad": {"eps": 1e-3},
     "Adam": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3},

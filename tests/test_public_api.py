@@ -20,6 +20,7 @@ ALGORITHMS = [
     "AdamW",
     "AdEMAMix",
     "Adamax",
+    "BERTAdam",
     "DCASGD",
     "FTML",
     "Ftrl",

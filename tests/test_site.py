@@ -54,7 +54,11 @@ def test_every_page_is_in_the_contents():
 
 def test_every_algorithm_is_drawn():
     drawn = {kind for _, kind, _ in draw_paths.ALGORITHMS}
-    assert {cls for cls in ALGORITHMS if cls not in drawn} == {jaxmxopt.ccSGD, jaxmxopt.Test}
+    assert {cls for cls in ALGORITHMS if cls not in drawn} == {
+        jaxmxopt.BERTAdam,
+        jaxmxopt.ccSGD,
+        jaxmxopt.Test,
+    }
 
 
 def test_a_drawn_path_leads_down():

@@ -11,6 +11,7 @@ from jaxmxopt._algorithms.adam import Adam as Adam
 from jaxmxopt._algorithms.adamax import Adamax as Adamax
 from jaxmxopt._algorithms.adamw import AdamW as AdamW
 from jaxmxopt._algorithms.ademamix import AdEMAMix as AdEMAMix
+from jaxmxopt._algorithms.bertadam import BERTAdam as BERTAdam
 from jaxmxopt._algorithms.ccsgd import ccSGD as ccSGD
 from jaxmxopt._algorithms.dcasgd import DCASGD as DCASGD
 from jaxmxopt._algorithms.ftml import FTML as FTML
@@ -47,6 +48,7 @@ ALGORITHMS: Mapping[str, type[OptimizerDef]] = MappingProxyType(
             Adamax,
             AdamW,
             AdEMAMix,
+            BERTAdam,
             ccSGD,
             DCASGD,
             FTML,

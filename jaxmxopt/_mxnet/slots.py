@@ -1,7 +1,8 @@
 """The state of one weight as MXNet nests it, and as slots with a master.
 
 MXNet's order depends on the algorithm and on the version: version 1 puts the float32 master of
-SGD, NAG and LARS last, else it is first; the centered RMSProp of version 2 begins with the mean.
+SGD, NAG and LARS last, as gluon-nlp does for BERTAdam, else it is first; the centered RMSProp of
+version 2 begins with the mean.
 """
 
 import math
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmxopt._algorithms.adagrad import AdaGrad
+from jaxmxopt._algorithms.bertadam import BERTAdam
 from jaxmxopt._algorithms.ccsgd import ccSGD
 from jaxmxopt._algorithms.groupadagrad import GroupAdaGrad
 from jaxmxopt._algorithms.lars import LARS
@@ -35,7 +37,7 @@ __all__ = ["KEPT_BY_THE_OPTIMIZER", "nested", "slots_of"]
 KEPT_BY_THE_OPTIMIZER = ("m_schedule", "last_lr", "cum_grad", "num_cums", "key")
 # States that are an array and no tuple: of these, or None.
 _BARE = (SGD, ccSGD, NAG, Signum, LARS, LBSGD, SGLD, AdaGrad, GroupAdaGrad, Test)
-_MASTER_LAST = (SGD, ccSGD, NAG, LARS)
+_MASTER_LAST = (SGD, ccSGD, NAG, LARS, BERTAdam)
 # A state of few rows may stand for an array of any height; up to this many elements it is made.
 _LARGEST = 2**26
 
@@ -111,14 +113,14 @@ def _split(opt: OptimizerDef, state: Any, version: int) -> tuple[Any, Any]:
     if type(state) is not tuple or len(state) != 2:
         return state, None
     bare = isinstance(opt, _BARE) or (isinstance(opt, RMSProp) and version == 2)
-    if not bare and not isinstance(state[1], tuple):
+    last = version == 1 and isinstance(opt, _MASTER_LAST)
+    if not bare and not isinstance(state[0 if last else 1], tuple):
         return state, None
     if not opt.multi_precision:
         raise _ShapeError(
             f"it must be {' and '.join(_names(opt, version)) or 'None'}, got {_shown(state)}: of "
             "another algorithm, or with a float32 master, which multi_precision=True takes"
         )
-    last = version == 1 and isinstance(opt, _MASTER_LAST)
     inner, master = state if last else reversed(state)
     if not _is_array(master):
         raise _ShapeError("it must have a float32 master in a tuple of two")

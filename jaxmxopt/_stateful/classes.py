@@ -71,6 +71,7 @@ TABLE = (
     _Row(algorithms.LANS, f"{_ADAM} lower_bound upper_bound", "`(mean, var)`"),
     _Row(algorithms.Adam, f"{_ADAM} lazy_update", "`(mean, var)`"),
     _Row(algorithms.AdamW, f"{_ADAM} correct_bias", "`(mean, var)`"),
+    _Row(algorithms.BERTAdam, _ADAM, "`(mean, var)`"),
     _Row(algorithms.AdaBelief, f"{_ADAM} correct_bias", "`(mean, var)`"),
     _Row(algorithms.Adamax, "learning_rate beta1 beta2", "`(mean, inf_norm)`"),
     _Row(algorithms.Nadam, f"{_ADAM} schedule_decay", "`(mean, var, m_schedule)`"),

@@ -7,7 +7,7 @@ take lists of weights, and of these some count before they compute.
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from jaxmxopt._algorithms import LAMB, LARS, SGD, ccSGD
+from jaxmxopt._algorithms import LAMB, LARS, SGD, BERTAdam, ccSGD
 
 __all__ = ["AGGREGATED", "COUNTS_TOGETHER"]
 
@@ -15,4 +15,6 @@ __all__ = ["AGGREGATED", "COUNTS_TOGETHER"]
 COUNTS_TOGETHER = (SGD, ccSGD, LARS)
 
 # How many weights MXNet's Updater gives to one call of a class, or of a subclass: its own defaults.
-AGGREGATED: Mapping[type, int] = MappingProxyType({SGD: 4, ccSGD: 4, LARS: 4, LAMB: 45})
+AGGREGATED: Mapping[type, int] = MappingProxyType(
+    {SGD: 4, ccSGD: 4, LARS: 4, LAMB: 45, BERTAdam: 4}
+)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmxopt._algorithms import DCASGD, LARS, LBSGD, Nadam
+from jaxmxopt._algorithms import DCASGD, LARS, LBSGD, BERTAdam, Nadam
 from jaxmxopt._core import schedules as lr_scheduler
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.sparse import RowSparse
@@ -137,6 +137,8 @@ _OURS = {
     *("seed", "begin_epoch"),
 }
 _LARGEST_COUNT = 2**31 - 1
+# Where an optimizer is defined that MXNet itself does not have.
+_PACKAGES: dict[type, str] = {BERTAdam: "gluonnlp"}
 
 
 class Counts(NamedTuple):
@@ -158,8 +160,10 @@ class Counts(NamedTuple):
 
 
 def algorithm_of(record: MXNetRecord) -> type[OptimizerDef] | None:
-    """Returns the class of a recorded optimizer's definition, None if it is not one of MXNet's."""
-    return DEFINITIONS.get(record.name) if record.module.split(".")[0] == "mxnet" else None
+    """Return the class of a recorded optimizer's definition, None if it is somebody's own."""
+    found = DEFINITIONS.get(record.name)
+    package = record.module.split(".")[0]
+    return found if found and package == _PACKAGES.get(found, "mxnet") else None
 
 
 def attribute_names(kind: type[OptimizerDef], version: int) -> dict[str, str]:
@@ -422,6 +426,11 @@ def _set(made: Optimizer, name: str, value: Any) -> None:
 
 _ONLY_IN_2 = ("AdamW", "AdaBelief", "LANS")
 _LAZY = ("SGD", "ccSGD", "LARS", "Adam")
+# Where a class is defined that is not among MXNet's most.
+_MODULES = {
+    "GroupAdaGrad": "mxnet.optimizer.contrib",
+    "BERTAdam": "gluonnlp.optimizer.bert_adam",
+}
 
 
 def dumped(
@@ -521,8 +530,7 @@ def _record(
             attributes.setdefault(attribute, getattr(opt, field))
     slots = {index: slots_and_master(state)[0] for index, state in states.items()}
     attributes |= _kept(optimizer, opt, slots, keys)
-    module = "contrib" if name == "GroupAdaGrad" else "optimizer"
-    return MXNetRecord(f"mxnet.optimizer.{module}", name, attributes)
+    return MXNetRecord(_MODULES.get(name, "mxnet.optimizer.optimizer"), name, attributes)
 
 
 def _kept(
