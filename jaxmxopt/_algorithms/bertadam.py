@@ -24,7 +24,7 @@ class BERTAdam(AdamW):
         epsilon: added to the root, 0 or more; 0 gives NaN where no gradient has been.
         correct_bias: correct the rate for moments that begin at 0; static.
 
-    Slots `mean` and `var` have the shape of the weight; `mean` has its dtype, `var` at least float32.
+    Slots `mean` and `var` have the weight's shape; `mean` has its dtype, `var` at least float32.
 
     References:
         Devlin, Chang, Lee, Toutanova: BERT, pre-training of deep bidirectional transformers for

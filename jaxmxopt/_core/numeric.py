@@ -136,9 +136,10 @@ def sign(x: jax.Array) -> jax.Array:
 def divide(a: Any, b: Any) -> jax.Array:
     """Return `a / b`, rounded once.
 
-    XLA on a CPU would multiply by a rounded reciprocal where `b` is a scalar or a square root.
+    XLA on a CPU would multiply by a rounded reciprocal where `b` is a scalar or a square root, and
+    would make one quotient of two.
     """
-    return a / (hidden(a, b) if on_cpu() else b)
+    return hidden(a, a / hidden(a, b)) if on_cpu() else a / b
 
 
 def hidden(by: jax.Array, x: Any) -> jax.Array:
