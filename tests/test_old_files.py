@@ -13,7 +13,7 @@ EXPECTED = json.loads((FOLDER / "expected.json").read_text())
 FILES = sorted(path.stem for path in FOLDER.glob("*.npz"))
 
 
-@pytest.mark.filterwarnings("ignore:.*is of no weight")
+@pytest.mark.filterwarnings("ignore:.*is of no weight", "ignore:.*half-precision weights")
 @pytest.mark.parametrize("file", FILES)
 def test_training_goes_on(file: str) -> None:
     way, _, name = file.partition("-")

@@ -107,6 +107,7 @@ class Trainer:
         if len(set(self._names)) < len(self._names):
             double = next(n for i, n in enumerate(self._names) if n in self._names[:i])
             raise ValueError(f"Trainer({double!r}): every weight must have a path of its own.")
+        self._params = weights
         self._look_for_names("Trainer")
         run = updates_of(self._optimizer)
         self._states = run.first(self._optimizer, self._names, weights, params)
