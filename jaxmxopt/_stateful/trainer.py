@@ -104,6 +104,8 @@ class Trainer:
         self._scale = self._optimizer.rescale_grad
         self._scaling = _LossScaling(loss_scaler)
         self._names, weights, self._tree = flatten_with_names(params)
+        shapes = [getattr(weight, "shape", ()) for weight in weights]
+        self._shapes = dict(zip(self._names, shapes, strict=True))
         if len(set(self._names)) < len(self._names):
             double = next(n for i, n in enumerate(self._names) if n in self._names[:i])
             raise ValueError(f"Trainer({double!r}): every weight must have a path of its own.")
@@ -185,8 +187,7 @@ class Trainer:
 
     def _look_for_names(self, call: str) -> None:
         """Warn of multipliers of no weight."""
-        shapes = {n: w.shape for n, w in zip(self._names, self._params, strict=True)}
-        for message in self._optimizer._without_weight(shapes):
+        for message in self._optimizer._without_weight(self._shapes):
             warn_caller(f"{call}: {message}")
         self._looked_at = self._tables()
 

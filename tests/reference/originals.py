@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import torch
@@ -45,6 +46,7 @@ class Original(NamedTuple):
         inside: our algorithm inside that class, where the latter is a wrapper.
         begin: prepares their optimizer for training.
         settle: turns their weights into those to evaluate with, if they are others.
+        shapes: of the weights.
     """
 
     ours: str
@@ -56,6 +58,7 @@ class Original(NamedTuple):
     inside: str | None = None
     begin: Callable[[Any], None] = lambda optimizer: None
     settle: Callable[[Any], None] | None = None
+    shapes: Mapping[str, tuple[int, ...]] = SHAPES
 
 
 def betas(draw: Draw) -> tuple[float, float]:
@@ -132,7 +135,60 @@ def cautious(draw: Draw) -> tuple[Options, Options]:
     return {"inside": ours}, {**theirs, "cautious": True}
 
 
+def adafactor(draw: Draw) -> tuple[Options, Options]:
+    exponent, threshold = float(draw.uniform(-0.9, -0.5)), float(draw.choice([1.0, 1.5, 3.0]))
+    first, second = float(draw.choice([2.0**-23, 1e-4])), float(draw.choice([1e-3, 1e-2]))
+    ours = {"beta2_decay": exponent, "clip_threshold": threshold}
+    theirs = {"beta2_decay": exponent, "d": threshold, "eps": (first, second)}
+    return {**ours, "epsilon1": first, "epsilon2": second}, theirs
+
+
+def muon(draw: Draw) -> tuple[Options, Options]:
+    momentum, nesterov = float(draw.choice([0.0, 0.9, 0.95])), bool(draw.random() < 0.5)
+    steps, scale = int(draw.integers(2, 7)), str(draw.choice(["original", "match_rms_adamw"]))
+    a, b, c = ((3.4445, -4.775, 2.0315), (3.0, -3.2, 1.2))[int(draw.integers(2))]
+    epsilon = float(draw.choice([1e-7, 1e-2]))
+    same = {"momentum": momentum, "nesterov": nesterov}
+    ours = {"a": a, "b": b, "c": c, "steps": steps, "scale": scale, "epsilon": epsilon}
+    theirs = {"ns_coefficients": (a, b, c), "ns_steps": steps, "adjust_lr_fn": scale}
+    # Weights of torch are outputs by inputs.
+    return {**same, **ours, "matrices": "o i"}, {**same, **theirs, "eps": epsilon}
+
+
+def in_float32(optimizer: Any) -> None:
+    """Has torch's Muon iterate in the precision of the weights, not in bfloat16."""
+    step = optimizer.step
+
+    def precise() -> None:
+        with mock.patch.object(torch.Tensor, "bfloat16", torch.Tensor.clone):
+            step()
+
+    optimizer.step = precise
+
+
+def soap(draw: Draw) -> tuple[Options, Options]:
+    (beta1, beta2), frequency = betas(draw), int(draw.integers(1, 4))
+    own = None if draw.random() < 0.5 else 0.9
+    longest = int(draw.choice([3, 100]))
+    correct, normal = bool(draw.random() < 0.7), bool(draw.random() < 0.3)
+    same = {"shampoo_beta": own, "precondition_frequency": frequency}
+    ours = {"beta1": beta1, "beta2": beta2, "epsilon": 1e-6, "max_precondition_dim": longest}
+    theirs = {"betas": (beta1, beta2), "eps": 1e-6, "max_precondition_dim": longest}
+    return (
+        {**same, **ours, "correct_bias": correct, "normalize_gradient": normal},
+        {**same, **theirs, "correct_bias": correct, "normalize_gradient": normal},
+    )
+
+
+MATRICES = {"matrix": (4, 3), "wide": (3, 8), "tall": (9, 4)}
+# At most one direction of a side sees no gradient at first: bases are arbitrary where more do.
+NEARLY_SQUARE = {"matrix": (4, 3), "square": (3, 3), "vector": (5,), "scalar": ()}
 ORIGINALS: Mapping[str, Original] = {
+    "adafactor": Original("Adafactor", "torch.optim.Adafactor", adafactor),
+    "muon": Original(
+        "Muon", "torch.optim.Muon", muon, lr_mult=1.0, begin=in_float32, shapes=MATRICES
+    ),
+    "soap": Original("SOAP", "pytorch_optimizer.SOAP", soap, shapes=NEARLY_SQUARE),
     "lion": Original("Lion", "lion_pytorch.Lion", lion),
     "adamw": Original("AdamW", "torch.optim.AdamW", adamw),
     "radam": Original("RAdam", "torch.optim.RAdam", radam),
@@ -200,7 +256,8 @@ def drawn(original: Original, number: int, draw: Draw) -> tuple[dict[str, Any], 
 def recorded(original: Original, case: Mapping[str, Any], theirs: Options, draw: Draw) -> Options:
     """Gradients and weights of all steps, by name."""
     weights = {
-        name: np.asarray(draw.standard_normal(shape), np.float32) for name, shape in SHAPES.items()
+        name: np.asarray(draw.standard_normal(shape), np.float32)
+        for name, shape in original.shapes.items()
     }
     params = {name: torch.nn.Parameter(torch.tensor(w)) for name, w in weights.items()}
     optimizer = made(original, params, case, theirs)
@@ -209,9 +266,10 @@ def recorded(original: Original, case: Mapping[str, Any], theirs: Options, draw:
     track: dict[str, list[Any]] = {f"weight/{name}": [w] for name, w in weights.items()}
     for step in range(STEPS):
         for (name, param), group in zip(params.items(), optimizer.param_groups, strict=True):
+            shape = original.shapes[name]
             # As a gradient does, it has a direction; and some elements see none.
-            grad = np.asarray(drift[name] + draw.standard_normal(SHAPES[name]), np.float32)
-            grad = np.where(draw.random(SHAPES[name]) < 0.1, np.float32(0), grad)
+            grad = np.asarray(drift[name] + draw.standard_normal(shape), np.float32)
+            grad = np.where(draw.random(shape) < 0.1, np.float32(0), grad)
             param.grad = torch.tensor(grad)
             track.setdefault(f"grad/{name}", []).append(grad)
             group["lr"] = case["rates"][step] * case["lr_mult"].get(name, 1.0)
