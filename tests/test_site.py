@@ -8,7 +8,7 @@ import pytest
 from samples import ALGORITHMS
 
 import jaxmxopt
-from jaxmxopt import amp, checkpoint, interop, lr_scheduler, mxnet_files, sharding
+from jaxmxopt import amp, checkpoint, interop, lr_scheduler, mxnet_files, ops, sharding
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "docs"))
 import draw_paths
@@ -27,7 +27,7 @@ def test_every_public_name_is_in_the_reference(name):
 
 @pytest.mark.parametrize(
     "module",
-    [amp, checkpoint, interop, lr_scheduler, mxnet_files, sharding],
+    [amp, checkpoint, interop, lr_scheduler, mxnet_files, ops, sharding],
     ids=lambda m: m.__name__,
 )
 def test_every_module_is_in_the_reference(module):
