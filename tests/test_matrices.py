@@ -158,5 +158,5 @@ def test_groups_by_kind_go_into_files(tmp_path: Any) -> None:
     params = drawn(MODEL)
     opt = mxopt.by_kind(mxopt.SOAP(), mxopt.AdamW())
     params, state = opt.step(params, params, opt.init(params))
-    checkpoint.save(tmp_path / "state.npz", state, opt=opt)
+    checkpoint.save(tmp_path / "state.npz", state, opt=opt, params=params)
     assert checkpoint.load_definition(tmp_path / "state.npz") == opt

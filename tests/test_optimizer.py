@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from samples import assert_near, assert_same, double_precision, make
+from samples import OF_MXNET, assert_near, assert_same, double_precision, make
 
 import jaxmxopt as mxopt
 from jaxmxopt import lr_scheduler
@@ -161,11 +161,12 @@ def test_the_base_has_the_signature_of_mxnet() -> None:
     assert repr(parameters["multi_precision"].default) == "False"
 
 
-def test_each_class_is_documented_and_equals_its_definition(cls: Any) -> None:
-    stateful = getattr(mxo, cls.__name__)
-    assert stateful.__doc__.startswith(f"Stateful `jaxmxopt.{cls.__name__}`")
-    assert stateful().definition == cls()
-    assert mxopt.Optimizer.opt_registry[cls.__name__.lower()] is stateful
+@pytest.mark.parametrize("kind", OF_MXNET)
+def test_each_class_is_documented_and_equals_its_definition(kind: Any) -> None:
+    stateful = getattr(mxo, kind.__name__)
+    assert stateful.__doc__.startswith(f"Stateful `jaxmxopt.{kind.__name__}`")
+    assert stateful().definition == kind()
+    assert mxopt.Optimizer.opt_registry[kind.__name__.lower()] is stateful
 
 
 def test_arguments_keep_mxnets_positions() -> None:

@@ -133,15 +133,13 @@ class LBSGD(OptimizerDef):
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         num_cums = slots.num_cums + 1
-        # The sum of finite gradients may be beyond the largest number, their mean is not.
-        largest = float(jnp.finfo(grad.dtype).max)
-        cum_grad = clip(slots.cum_grad + grad, largest) + 0 * grad
+        # The sum of finite gradients may be beyond the largest number.
+        cum_grad = clip(slots.cum_grad + grad, float(jnp.finfo(grad.dtype).max)) + 0 * grad
         mean = divide(cum_grad, float(self.batch_scale))
         if self.warmup_strategy == "lars":
             squared = jnp.sum(weight * weight)
             ratio = squared / (jnp.sum(mean * mean) + decay(rates.wd, squared) + 1e-18)
-            ratio = minimum(maximum(ratio, 1e-4), 1e4)
-            rates = rates._replace(lr=rates.lr * jnp.sqrt(ratio))
+            rates = rates._replace(lr=rates.lr * jnp.sqrt(minimum(maximum(ratio, 1e-4), 1e4)))
         if slots.mom is None:
             mom, new = None, decayed_step(self, rates, weight, mean)
         else:

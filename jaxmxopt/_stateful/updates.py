@@ -5,7 +5,6 @@ Of the stateful layer this module alone knows how the core checks, compiles and 
 
 import contextlib
 import inspect
-import sys
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -682,10 +681,11 @@ def aggregation(optimizer: Any) -> int:
     number = next((given for given in said if isinstance(given, int)), None)
     if number is not None:
         return number
+    usual = AGGREGATED.get(type(optimizer._definition), 0)
     own = [name for name in ("update", "update_multi_precision") if optimizer._brings(name)]
     if not own:
-        return sys.maxsize
-    usual = AGGREGATED.get(type(optimizer._definition), 0)
+        # Ours takes any number; what delegates to it is called as MXNet would call it.
+        return usual
     arguments = {
         one for name in own for one in inspect.signature(getattr(optimizer, name)).parameters
     }

@@ -262,7 +262,7 @@ def recorded(original: Original, case: Mapping[str, Any], theirs: Options, draw:
     params = {name: torch.nn.Parameter(torch.tensor(w)) for name, w in weights.items()}
     optimizer = made(original, params, case, theirs)
     original.begin(optimizer)
-    drift = {name: draw.standard_normal() for name in SHAPES}
+    drift = {name: draw.standard_normal() for name in original.shapes}
     track: dict[str, list[Any]] = {f"weight/{name}": [w] for name, w in weights.items()}
     for step in range(STEPS):
         for (name, param), group in zip(params.items(), optimizer.param_groups, strict=True):
