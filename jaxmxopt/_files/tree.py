@@ -149,7 +149,7 @@ def contents(tree: Any, params: Any) -> tuple[dict[str, Any], Arrays]:
 
 
 def _apart(stacked: Iterable[_Leaf]) -> Arrays:
-    for names, leaf in stacked:
+    for names, leaf, _ in stacked:
         yield from zip(names, to_host(names[0], leaf), strict=True)
 
 
