@@ -626,8 +626,9 @@ def _by_name(definition: Any) -> Any:
     if isinstance(definition, Around):
         return definition._with(definition=_by_name(definition.definition))
     if isinstance(definition, Groups):
-        pairs = ((str(key), _by_name(opt)) for key, opt in definition.groups.items())
-        return definition._with(groups=GroupMap(pairs))
+        keys = (key if callable(key) else str(key) for key in definition.groups)
+        opts = map(_by_name, definition.groups.values())
+        return definition._with(groups=GroupMap(zip(keys, opts, strict=True)))
     tables: dict[str, Any] = {}
     kinds = {"lr_mult": Multipliers, "wd_mult": Multipliers, "param_idx2name": FrozenMap}
     for field, kind in kinds.items():
