@@ -160,7 +160,9 @@ def algorithms_table() -> str:
         - {mxopt.OptimizerDef, mxopt.Test},
         key=lambda kind: kind.__name__,
     ):
-        momentum = [{"momentum": 0.9}] if "momentum" in kind.__dataclass_fields__ else []
+        # A momentum that may be 0 decides which slots there are.
+        field = kind._described.get("momentum")
+        momentum = [{"momentum": 0.9}] if field and 0.0 in field.interval else []
         for settings in ({"momentum": 0.0} if momentum else {}, *momentum):
             state = jax.eval_shape(kind(multi_precision=True, **settings).init, {"w": weight})
             slots = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.slots))
