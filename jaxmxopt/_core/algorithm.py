@@ -20,6 +20,7 @@ from jaxmxopt._core.checks import (
     check_arrays,
     check_packed,
     check_rate,
+    check_rates,
 )
 from jaxmxopt._core.config import FrozenMap, Node, NonNegative, Real, Static
 from jaxmxopt._core.definition import Definition, Maker
@@ -30,7 +31,7 @@ from jaxmxopt._core.names import Multipliers, Tree, find, matches, nobody
 from jaxmxopt._core.numeric import is_zero
 from jaxmxopt._core.overriding import check_scheduler, overridden, warn_caller
 from jaxmxopt._core.rates import Rates, TracedRates, opened, sealed
-from jaxmxopt._core.slots import NUMBERS, Like, Slot
+from jaxmxopt._core.slots import NUMBERS, Like, Slot, as_now, slots_said
 from jaxmxopt._core.state import State, common, counted
 
 __all__ = ["HALF", "MOST_UPDATES", "Names", "OptimizerDef", "Unasked"]
@@ -120,6 +121,12 @@ class OptimizerDef(Definition):
                 f"{cls.__name__}.acts_on must be 'elements', 'rows', 'whole' or 'matrices', got "
                 f"{cls.acts_on!r}."
             )
+        for old in ("_slots", "_rates", "_adapt", "_rule", "_row_rule"):
+            if old in vars(cls):
+                raise TypeError(
+                    f"{cls.__name__}.{old} must be called {old.removeprefix('_row').lstrip('_')}: "
+                    "methods of an algorithm have names without an underscore since version 0.1.0."
+                )
         returned = getattr(cls.slots, "__annotations__", {}).get("return")
         for kind in (returned, *typing.get_args(returned)):
             if isinstance(kind, type) and hasattr(kind, "_fields"):
@@ -242,7 +249,7 @@ class OptimizerDef(Definition):
         opt, lr, lr_mult, wd_mult = in_precision((self, lr, lr_mult, wd_mult), dtype)
         wd = 0.0 if is_zero(opt.wd) or is_zero(wd_mult) else opt.wd * wd_mult
         # Rates may ask for more of a number than a rule does.
-        return opt.rates(lr * lr_mult, wd, t)
+        return check_rates(opt.rates(lr * lr_mult, wd, t))
 
     def _scheduled(self, t: Any) -> Any:
         try:
@@ -288,7 +295,7 @@ class OptimizerDef(Definition):
             self.check_weight(like)
         except ValueError as error:
             raise MismatchError(str(error), like.index) from None
-        slots = self.slots(like)
+        slots = slots_said(self, like)
         for leaf in jax.tree.leaves(slots):
             if not isinstance(leaf, Slot):
                 raise WrongKindError(
@@ -337,6 +344,7 @@ class OptimizerDef(Definition):
             layout = Layout(((0,),))
             slots, masters = Packed((slots,), layout), Packed((masters,), layout)
         opt = opened(self)
+        slots = opt._in_classes_of_now(tree, slots)
         opt._check_weights(tree, slots, masters, given)
         t = counted(state.num_update)
         multipliers = [opt._multipliers(name) for name in tree.names]
@@ -349,6 +357,22 @@ class OptimizerDef(Definition):
         if not tree.whole:
             return new, State(t, slots.groups[0], masters.groups[0])
         return new, State(t, slots, masters)
+
+    def _in_classes_of_now(self, tree: Tree, slots: Any) -> Any:
+        """Return laid out slots, those of a class that has been defined again in the new class."""
+        if not isinstance(slots, Packed) or slots.layout.size != len(tree.leaves):
+            return slots
+        firsts = [tree.leaves[members[0]] for members in slots.layout.groups]
+        pairs = zip(firsts, slots.groups, strict=True)
+        return Packed(
+            tuple(
+                as_now(self, Like(weight.shape, weight.dtype), group)
+                if hasattr(weight, "dtype")
+                else group
+                for weight, group in pairs
+            ),
+            slots.layout,
+        )
 
     def _check_weights(self, tree: Tree, slots: Any, masters: Any, given: Given) -> None:
         """Raise unless weights, gradients and state belong together."""

@@ -29,10 +29,12 @@ __all__ = [
     "check_packed",
     "check_pair",
     "check_rate",
+    "check_rates",
     "check_ruled",
     "check_state",
     "check_where",
     "explained",
+    "tree_of",
     "unusable",
 ]
 
@@ -63,6 +65,14 @@ def explained(
     return kind(f"{where}: {error}")
 
 
+def tree_of(params: Any) -> Tree:
+    """Take a tree of weights apart, or raise: two weights have one name."""
+    try:
+        return Tree.of(params)
+    except ValueError as error:
+        raise MismatchError(str(error)) from None
+
+
 def check_numbers(opt: Any) -> None:
     """Hyperparameters must be scalars where an update uses them."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(opt)[0]:
@@ -86,6 +96,17 @@ def check_rate(lr: Any) -> jax.Array:
             f"lr_scheduler must give a real scalar, got shape {lr.shape} and dtype {lr.dtype}."
         )
     return lr if jnp.issubdtype(lr.dtype, jnp.floating) else lr.astype(float)
+
+
+def check_rates(rates: Any) -> Any:
+    """Return what `rates` of an algorithm gave: a NamedTuple with a learning rate and a decay."""
+    names = getattr(type(rates), "_fields", ())
+    if "lr" not in names or "wd" not in names:
+        given = f"{type(rates).__name__} of {', '.join(names)}" if names else type(rates).__name__
+        raise WrongKindError(
+            f"rates must return a NamedTuple with at least lr and wd, as Rates has, got {given}."
+        )
+    return rates
 
 
 def check_count(num_update: Any) -> None:
@@ -350,9 +371,12 @@ def _fitting(opt: Any, slots: Any, like: Like, index: Hashable, lenient: bool) -
             f"{type(value).__name__}.",
             index,
         )
+    given = type(slots).__name__
+    if given in expected.split(" or "):
+        given = f"another class {given} of {type(slots).__module__}"
+        given += f" with {', '.join(getattr(type(slots), '_fields', ())) or 'no fields'}"
     raise WrongKindError(
-        f"state is of another algorithm: slots must be {expected}, got {type(slots).__name__}.",
-        index,
+        f"state is of another algorithm: slots must be {expected}, got {given}.", index
     )
 
 

@@ -222,14 +222,21 @@ def _number(owner: str, name: str, value: Any, field: _Field) -> Any:
         for extreme in (np.min, np.max) if isinstance(value, np.ndarray) and value.size else ():
             if (found := float(extreme(value))) not in interval:
                 raise ValueError(f"{owner}: {name} must be in {interval}, got {found!r}.")
-        return value if floating else jnp.asarray(value, jnp.result_type(float))
-    if isinstance(value, (bool, np.bool_)) or not isinstance(
-        value, (int, float, np.integer, np.floating)
-    ):
+        if not floating:
+            return jnp.asarray(value, jnp.result_type(float))
+        # The caller may write to an array of NumPy.
+        return np.array(value) if isinstance(value, np.ndarray) else value
+    if isinstance(value, bool) or not (isinstance(value, (int, float)) or _is_real_scalar(value)):
         raise TypeError(f"{owner}: {name} must be a real number, got {value!r}.")
     if float(value) not in interval:
         raise ValueError(f"{owner}: {name} must be in {interval}, got {value!r}.")
     return float(value)
+
+
+def _is_real_scalar(value: Any) -> bool:
+    """True if a value is a real number of NumPy or of its guests, such as bfloat16."""
+    kinds = jnp.integer, jnp.floating
+    return isinstance(value, np.generic) and any(jnp.issubdtype(value.dtype, k) for k in kinds)
 
 
 def as_number(owner: str, name: str, value: Any, kind: Any) -> Any:

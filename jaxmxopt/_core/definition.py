@@ -15,6 +15,7 @@ from jaxmxopt._core.checks import (
     WrongKindError,
     check_count,
     explained,
+    tree_of,
     unusable,
 )
 from jaxmxopt._core.config import Config
@@ -152,11 +153,15 @@ class Definition(Config):
 
         Raises:
             TypeError: a leaf is not a floating array; the message has its path.
+            ValueError: two leaves have one path; the message has both.
 
         Warns:
             UserWarning: a key of a multiplier or a pattern of `Groups` is of no weight.
         """
-        tree = Tree.of(params)
+        try:
+            tree = tree_of(params)
+        except MismatchError as error:
+            raise explained(f"{type(self).__name__}.init", error) from None
         shapes = {
             str(name): getattr(leaf, "shape", ())
             for name, leaf in zip(tree.names, tree.leaves, strict=True)
@@ -207,9 +212,9 @@ class Definition(Config):
         Raises:
             ValueError: structures differ, or so do the counts.
         """
-        tree = Tree.of(params)
         leaves, structure = jax.tree.flatten(states, is_leaf=lambda node: isinstance(node, State))
         try:
+            tree = tree_of(params)
             if structure != tree.structure:
                 raise MismatchError(
                     "states must be a tree like params with a State for every weight, "

@@ -15,7 +15,7 @@ from jax.experimental.xla_metadata import set_xla_metadata
 from jax.sharding import AxisType, reshard
 
 from jaxmxopt._core.batches import apart, in_batches
-from jaxmxopt._core.checks import check_ruled
+from jaxmxopt._core.checks import MismatchError, check_ruled
 from jaxmxopt._core.layout import Packed, stack, unstack
 from jaxmxopt._core.names import Tree
 from jaxmxopt._core.numeric import compute_dtype, on_cpu
@@ -319,11 +319,33 @@ def _update_rows(
         weight, slots, master = old
         full = weight.astype(dtype) if master is None else master
         held = in_precision(slots, dtype)
+        if not all(has_rows):
+            _check_without_rows(functools.partial(rule, rates), full, values, held, has_rows)
         new, new_slots = check_ruled(rule(rates, full, values, held), full, held)
         return _stored(old, (new, new_slots, None if master is None else new))
 
     tall = (True, tree.unflatten(has_rows), None if master is None else True)
     return change_rows(updated, (weight, slots, master), tall, rows, height)
+
+
+def _check_without_rows(
+    rule: Callable[..., Any], weight: Any, grad: Any, slots: Any, has_rows: Sequence[bool]
+) -> None:
+    """Raise unless slots without rows come out the same for any rows; nothing is computed."""
+    tree = jax.tree.structure(slots)
+    axes = tree.unflatten([0 if has else None for has in has_rows])
+    several = [
+        leaf[None] if has else leaf
+        for leaf, has in zip(jax.tree.leaves(slots), has_rows, strict=True)
+    ]
+    mapped = jax.vmap(rule, in_axes=(0, 0, axes), out_axes=(0, axes))
+    try:
+        jax.eval_shape(mapped, weight[None], grad[None], tree.unflatten(several))
+    except ValueError as error:
+        raise MismatchError(
+            "rule must return slots without rows that come out the same for any rows, as a count "
+            "does; declare acts_on = 'whole', or sum by row in a slot with axes=(0,)."
+        ) from error
 
 
 # Shared by all weights of one shape, so that tracing and compiling it happens once.

@@ -25,9 +25,24 @@ def path_name(path: Any) -> str:
 
 
 def flatten_with_names(params: Any) -> tuple[list[str], list[Any], Any]:
-    """Flatten a tree of weights; each leaf is named by its path."""
+    """Flatten a tree of weights; each leaf is named by its path.
+
+    Raises:
+        ValueError: two leaves have one name, as in `{"a/b": x, "a": {"b": y}}`.
+    """
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
-    return [path_name(path) for path, _ in leaves], [leaf for _, leaf in leaves], tree
+    names = [path_name(path) for path, _ in leaves]
+    if len(set(names)) < len(names):
+        known: dict[str, Any] = {}
+        for name, (path, _) in zip(names, leaves, strict=True):
+            if name in known:
+                both = " and ".join(map(jax.tree_util.keystr, (known[name], path)))
+                raise ValueError(
+                    f"every weight must have a path of its own, got {name!r} for {both}; "
+                    "rename one."
+                )
+            known[name] = path
+    return names, [leaf for _, leaf in leaves], tree
 
 
 class Tree(NamedTuple):

@@ -13,6 +13,7 @@ __all__ = [
     "decay",
     "divide",
     "hidden",
+    "is_floating",
     "is_zero",
     "maximum",
     "minimum",
@@ -148,6 +149,11 @@ def hidden(by: jax.Array, x: Any) -> jax.Array:
     A choice by what is true of every number: LLVM finds that out in the end, and it costs nothing.
     """
     return jnp.where((by == by) | (by != by), x, 1)
+
+
+def is_floating(leaf: Any) -> bool:
+    """True if a leaf is an array of a real floating dtype; leaves that are frozen may be others."""
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
 def is_zero(number: Any) -> bool:

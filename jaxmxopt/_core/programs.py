@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from jaxmxopt._core.checks import check_grads, check_numbers, check_state, check_where
+from jaxmxopt._core.checks import check_grads, check_numbers, check_state, check_where, tree_of
 from jaxmxopt._core.config import Config
 from jaxmxopt._core.engine import Given, Rule, advance
 from jaxmxopt._core.layout import Layout, Packed
@@ -135,7 +135,7 @@ def step(
             tree = Tree(names or (), params, jax.tree.structure(params))
             state = opt._packed(tree, state)
         else:
-            tree = Tree.of(params) if names is None else Tree.of_one(names[0], params)
+            tree = tree_of(params) if names is None else Tree.of_one(names[0], params)
         ok = check_where(where)
         check_state(state)
         read = [opt._reads(*both) for both in zip(tree.names, tree.leaves, strict=True)]

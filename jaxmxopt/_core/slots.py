@@ -9,13 +9,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.errors import TracerBoolConversionError
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, reshard
 
 from jaxmxopt._core.numeric import compute_dtype
 
 NUMBERS = (float, np.ndarray, jax.Array)
 
-__all__ = ["Like", "Slot", "averages", "described", "forms", "kinds_of", "made", "spec_of"]
+__all__ = [
+    "Like",
+    "Slot",
+    "as_now",
+    "averages",
+    "described",
+    "forms",
+    "kinds_of",
+    "made",
+    "slots_said",
+    "spec_of",
+]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -115,6 +127,39 @@ def averages(slots: Any) -> bool:
     return callable(getattr(type(slots), "averaged", None))
 
 
+def slots_said(opt: Any, like: Like) -> Any:
+    """Return what the `slots` of an algorithm returns.
+
+    Raises:
+        TypeError: it branches on a number that is being traced.
+    """
+    try:
+        return opt.slots(like)
+    except TracerBoolConversionError as error:
+        raise TypeError(
+            f"{type(opt).__name__}.slots: must not branch on the value of a number, which may be "
+            "traced; is_zero(self.momentum) is True where a number is known to be 0."
+        ) from error
+
+
+def as_now(opt: Any, like: Like, slots: Any) -> Any:
+    """Return slots in the class that an algorithm has now, given in an equal one of the same name.
+
+    A notebook cell that runs twice defines the class of the slots twice.
+    """
+    kind = type(slots)
+    if not hasattr(kind, "_fields"):
+        return slots
+    kinds = kinds_of(opt, like)
+    if kind in kinds:
+        return slots
+    return next((now(*slots) for now in kinds if _named(now) == _named(kind)), slots)
+
+
+def _named(kind: type) -> tuple[Any, ...]:
+    return kind.__module__, kind.__qualname__, getattr(kind, "_fields", ())
+
+
 def forms(opt: Any, like: Like) -> tuple[Any, Any, Any]:
     """Return the slots that an algorithm keeps, not yet made, in up to three forms.
 
@@ -125,7 +170,7 @@ def forms(opt: Any, like: Like) -> tuple[Any, Any, Any]:
     numbers = [name for name in opt._leaf_names if isinstance(getattr(opt, name), NUMBERS)]
     none = opt._with(**dict.fromkeys(numbers, 0.0))
     every = opt._with(**dict.fromkeys(numbers, np.float32(0.5)))
-    return opt.slots(like), every.slots(like), none.slots(like)
+    return slots_said(opt, like), slots_said(every, like), slots_said(none, like)
 
 
 def kinds_of(opt: Any, like: Like | None = None) -> set[type]:
@@ -136,7 +181,7 @@ def kinds_of(opt: Any, like: Like | None = None) -> set[type]:
 def described(opt: Any, weight: Any, slots: Any) -> Any:
     """Return what an algorithm says of the slots that a weight has, None if they do not fit."""
     like, kind = Like(weight.shape, weight.dtype), jax.tree.structure(slots)
-    now = opt.slots(like)
+    now = slots_said(opt, like)
     if jax.tree.structure(now) == kind:
         return now
     return next((form for form in forms(opt, like) if jax.tree.structure(form) == kind), None)

@@ -31,7 +31,7 @@ from jaxmxopt._core.slots import Like, forms, made
 from jaxmxopt._core.sparse import RowSparse
 from jaxmxopt._core.state import MasterState
 
-__all__ = ["KEPT_BY_THE_OPTIMIZER", "nested", "slots_of"]
+__all__ = ["KEPT_BY_THE_OPTIMIZER", "keeps_one_array", "nested", "slots_of"]
 
 # Slots that MXNet keeps in the optimizer, or has in no form.
 KEPT_BY_THE_OPTIMIZER = ("m_schedule", "last_lr", "cum_grad", "num_cums", "key")
@@ -102,6 +102,11 @@ def _names(opt: OptimizerDef, version: int) -> list[str]:
     every = forms(opt, Like((1, 1), np.float32))[1]
     names = getattr(every, "_fields", ())
     return [name for name in names if name not in KEPT_BY_THE_OPTIMIZER]
+
+
+def keeps_one_array(opt: OptimizerDef) -> bool:
+    """True if a state of MXNet is an array, or None, without a tuple around it."""
+    return isinstance(opt, _BARE) and len(_names(opt, 1)) == 1
 
 
 def _is_array(value: Any) -> bool:

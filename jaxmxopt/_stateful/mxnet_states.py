@@ -10,7 +10,7 @@ import numpy as np
 from jaxmxopt._core.algorithm import HALF, OptimizerDef
 from jaxmxopt._core.slots import kinds_of
 from jaxmxopt._core.state import MasterState
-from jaxmxopt._mxnet.slots import slots_of
+from jaxmxopt._mxnet.slots import keeps_one_array, slots_of
 
 __all__ = ["slots_and_master", "slots_from_mxnet", "with_master"]
 
@@ -43,8 +43,8 @@ def slots_from_mxnet(call: str, opt: OptimizerDef, index: Hashable, weight: Any,
         ValueError: it is not one of this algorithm; the message names the slots.
     """
     plain = _tuples(state)
-    parts = plain if type(plain) is MasterState else _with_master(opt, weight, plain)
     try:
+        parts = plain if type(plain) is MasterState else _with_master(opt, weight, plain)
         if parts is None:
             return _slots(opt, index, weight, plain)
         master, slots = parts
@@ -80,12 +80,16 @@ def _with_master(opt: OptimizerDef, weight: Any, state: Any) -> tuple[Any, Any] 
         return None
     if second is None or isinstance(second, tuple):
         return first, second
-    if not any(len(getattr(kind, "_fields", ())) == 1 for kind in kinds_of(opt)):
+    if not keeps_one_array(opt) or not _is_master(second, weight):
         return None
-    # MXNet's SGD has the master last: of two arrays it is the one that rounds to the weight.
-    both = all(_is_master(part, weight) for part in state)
-    fits = [both and bool(jnp.array_equal(part.astype(weight.dtype), weight)) for part in state]
-    return (first, second) if fits == [True, False] else None
+    # Which stands first depends on the version: the master is the one that rounds to the weight.
+    fits = [bool(jnp.array_equal(part.astype(weight.dtype), weight)) for part in state]
+    if fits[0] == fits[1] and not jnp.array_equal(first, second):
+        raise ValueError(
+            "of two float32 arrays one must be the master, which rounds to the weight, got "
+            f"{'two' if fits[0] else 'none'} that do; MasterState(master, slots) says which."
+        )
+    return (first, second) if fits[0] else (second, first)
 
 
 def _is_master(value: Any, weight: Any) -> bool:

@@ -103,12 +103,12 @@ class Trainer:
         self._optimizer = Optimizer.create_optimizer(optimizer, **(optimizer_params or {}))
         self._scale = self._optimizer.rescale_grad
         self._scaling = _LossScaling(loss_scaler)
-        self._names, weights, self._tree = flatten_with_names(params)
+        try:
+            self._names, weights, self._tree = flatten_with_names(params)
+        except ValueError as error:
+            raise ValueError(f"Trainer: {error}") from None
         shapes = [getattr(weight, "shape", ()) for weight in weights]
         self._shapes = dict(zip(self._names, shapes, strict=True))
-        if len(set(self._names)) < len(self._names):
-            double = next(n for i, n in enumerate(self._names) if n in self._names[:i])
-            raise ValueError(f"Trainer({double!r}): every weight must have a path of its own.")
         self._params = weights
         self._look_for_names("Trainer")
         run = updates_of(self._optimizer)
@@ -262,7 +262,8 @@ class Trainer:
                     f"{call}({name!r}): grad must be an array, got None; ignore_stale_grad=True "
                     "leaves such weights as they are."
                 )
-            if leaf is not None and not hasattr(leaf, "dtype"):
+            read = self._optimizer._definition._reads(name)
+            if leaf is not None and read and not hasattr(leaf, "dtype"):
                 kind = type(leaf).__name__
                 raise TypeError(f"{call}({name!r}): grad must be an array, got {kind}.")
         finite, following = self._scaling.judged(leaves)

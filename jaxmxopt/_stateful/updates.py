@@ -20,6 +20,7 @@ from jaxmxopt._core.checks import (
     MismatchError,
     WrongKindError,
     check_grads,
+    check_rates,
     explained,
     unusable,
 )
@@ -29,7 +30,7 @@ from jaxmxopt._core.gradients import multiplied as _multiplied
 from jaxmxopt._core.layout import Layout, Packed
 from jaxmxopt._core.names import Multipliers, Tree
 from jaxmxopt._core.rates import sealed
-from jaxmxopt._core.slots import Like, kinds_of
+from jaxmxopt._core.slots import Like, as_now, kinds_of
 from jaxmxopt._core.state import masters
 from jaxmxopt._operators.rows import ROW_RULES
 from jaxmxopt._stateful.conventions import AGGREGATED, COUNTS_TOGETHER
@@ -132,6 +133,9 @@ def named_state(optimizer: Any, call: str, index: Hashable, weight: Any, state: 
     kind, kinds = type(slots), kinds_of(algorithm, Like(weight.shape, weight.dtype, index))
     if kind in kinds and (kind is not tuple or not slots or kinds == {tuple}):
         return state
+    renamed = as_now(algorithm, Like(weight.shape, weight.dtype, index), slots)
+    if renamed is not slots:
+        return with_master(renamed, slots_and_master(state)[1])
     where = f"{type(optimizer).__name__}.{call}({index!r})"
     return slots_from_mxnet(where, algorithm, index, weight, state)
 
@@ -278,7 +282,8 @@ class _ByAlgorithm(Updates):
         given = optimizer._definition
         clip = given.clip_gradient
         algorithm = given._with(clip_gradient=clip if clip is not None and clip > 0 else None)
-        self._rates, self._algorithm = algorithm.rates, algorithm._with(**_RESOLVED)
+        self._algorithm = algorithm._with(**_RESOLVED)
+        self._rates = lambda *counted: check_rates(algorithm.rates(*counted))
         reduced = self._algorithm._reduced()
         self._structure, _ = programs.taken_apart(reduced)
         self._floats: list[float] = jax.tree.leaves(reduced)

@@ -11,7 +11,7 @@ from jaxmxopt._core.config import Static
 from jaxmxopt._core.definition import Maker
 from jaxmxopt._core.engine import Given
 from jaxmxopt._core.names import Tree
-from jaxmxopt._core.numeric import compute_dtype
+from jaxmxopt._core.numeric import compute_dtype, is_floating
 from jaxmxopt._core.slots import Like
 from jaxmxopt._core.sparse import RowSparse
 from jaxmxopt._core.state import State, wrapper_slots
@@ -76,7 +76,11 @@ class Accumulate(Around):
 
     def _own(self, tree: Tree, inner: State, maker: Maker) -> dict[str, Any]:
         del inner
-        total = [maker.slot(Like(w.shape, compute_dtype(w.dtype)).zeros(), w) for w in tree.leaves]
+        # A frozen leaf may be anything, and has no sum then.
+        total = [
+            maker.slot(Like(w.shape, compute_dtype(w.dtype)).zeros(), w) if is_floating(w) else None
+            for w in tree.leaves
+        ]
         micro = maker.slot(Like((), jnp.int32).zeros((), jnp.int32), None)
         return {"total": tree.like(total), "micro": micro}
 
@@ -100,7 +104,7 @@ class Accumulate(Around):
             weights, inner = self.definition._advance(
                 tree._replace(leaves=weights), inner, Given(mean, (), given.lenient)
             )
-            return weights, inner, list(map(jnp.zeros_like, total))
+            return weights, inner, jax.tree.map(jnp.zeros_like, total)
 
         due = micro >= self.every
         weights, inner, total = lax.cond(due, update, lambda *same: same, tree.leaves, inner, total)

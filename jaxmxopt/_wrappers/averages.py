@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxmxopt._core.layout import Packed
 from jaxmxopt._core.names import flatten_with_names
-from jaxmxopt._core.numeric import compute_dtype
+from jaxmxopt._core.numeric import compute_dtype, is_floating
 from jaxmxopt._core.slots import averages
 from jaxmxopt._core.state import GroupSlots, MasterState, State, is_wrapper
 from jaxmxopt._wrappers.ema import EMASlots
@@ -50,14 +50,15 @@ def averaged(params: Any, state: State | Mapping[str, Any]) -> Any:
             "one without an average."
         )
     given = dict(zip(names, weights, strict=True))
-    for name in [*found, *(names if whole else ())]:
+    averaging = [name for name, weight in given.items() if is_floating(jnp.asarray(weight))]
+    for name in [*found, *(averaging if whole else ())]:
         if (name in found) != (name in given):
             which = "no weight" if name in found else "no average"
             raise ValueError(f"averaged: params must be what state is of, got {which} at {name!r}.")
     for name, average in found.items():
-        if given[name].shape != average.shape:
+        if jnp.shape(given[name]) != average.shape:
             raise ValueError(
-                f"averaged: params must be what state is of, got shape {given[name].shape} at "
+                f"averaged: params must be what state is of, got shape {jnp.shape(given[name])} at "
                 f"{name!r}, expected {average.shape}."
             )
     return tree.unflatten([found[n].of(given[n]) if n in found else given[n] for n in names])
@@ -92,9 +93,11 @@ def _collect(slots: Any, master: Any, found: dict[str, _Found]) -> bool:
     while is_wrapper(slots):
         if isinstance(slots, EMASlots):
             names, leaves, _ = flatten_with_names(slots.average)
-            masses = jax.tree.leaves(slots.mass)
-            masses = masses * len(names) if len(masses) < len(names) else masses
-            for name, average, mass in zip(names, leaves, masses, strict=True):
+            masses = dict(zip(*flatten_with_names(slots.mass)[:2], strict=True))
+            # One for all has no name.
+            one = masses.get("")
+            for name, average in zip(names, leaves, strict=True):
+                mass = masses[name] if one is None else one
                 found[name] = _Found(average.shape, partial(_of_ema, average, mass))
             return True
         slots = slots.inner
@@ -116,7 +119,7 @@ def _collect(slots: Any, master: Any, found: dict[str, _Found]) -> bool:
 def _of_ema(average: jax.Array, mass: jax.Array, weight: Any) -> Any:
     mass = mass.astype(average.dtype)
     known = average / jnp.where(mass > 0, mass, 1)
-    return jnp.where(mass > 0, known.astype(weight.dtype), weight)
+    return jnp.where(mass > 0, known.astype(jnp.result_type(weight)), weight)
 
 
 def _of_slots(slots: Any, master: Any, weight: Any) -> Any:

@@ -10,7 +10,7 @@ from jaxmxopt._core.config import DecayRate, Static
 from jaxmxopt._core.definition import Maker
 from jaxmxopt._core.engine import Given
 from jaxmxopt._core.names import Tree
-from jaxmxopt._core.numeric import compute_dtype
+from jaxmxopt._core.numeric import compute_dtype, is_floating
 from jaxmxopt._core.slots import Like
 from jaxmxopt._core.state import (
     GroupSlots,
@@ -87,6 +87,9 @@ class EMA(Around):
 
     def _own(self, tree: Tree, inner: State, maker: Maker) -> dict[str, Any]:
         def first(weight: Any) -> Any:
+            if not is_floating(weight):
+                # A frozen leaf may be anything, and has no average then.
+                return None
             like = Like(weight.shape, compute_dtype(weight.dtype))
             # A copy, so that it can be donated beside the weight.
             return maker.slot(like.zeros() if self.debias else like.copy(), weight)
@@ -108,7 +111,9 @@ class EMA(Around):
         weights, inner = self._advance_inner(tree, state, given)
         rate = 1 - jnp.asarray(self.decay)
 
-        def towards(average: jax.Array, value: Any, moved: Any) -> jax.Array:
+        def towards(average: Any, value: Any, moved: Any) -> Any:
+            if average is None:
+                return None
             value = value.astype(average.dtype)
             new = average + lax.convert_element_type(rate, average.dtype) * (value - average)
             return jnp.where(moved, new, average)

@@ -106,7 +106,8 @@ class Groups(Definition):
 
     Attributes:
         groups: definitions by pattern, in the order in which they are tried. None leaves weights
-            as they are: their gradients are not read, and they have no slots.
+            as they are: their gradients are not read, they have no slots, and they may be of any
+            dtype.
 
     For one weight, states are those of its group. For a tree `slots` is a `GroupSlots`, and
     `state.unpack(params)` shows it weight by weight.
