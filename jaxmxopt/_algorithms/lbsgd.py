@@ -8,7 +8,17 @@ import jax.numpy as jnp
 from jaxmxopt._algorithms._sgd_arithmetic import decayed_step, momentum_step
 from jaxmxopt._core.algorithm import MOST_UPDATES, OptimizerDef
 from jaxmxopt._core.config import DecayRate, Interval, Static
-from jaxmxopt._core.numeric import decay, divide, is_zero, maximum, minimum, real, sqrt, unless
+from jaxmxopt._core.numeric import (
+    clip,
+    decay,
+    divide,
+    is_zero,
+    maximum,
+    minimum,
+    real,
+    sqrt,
+    unless,
+)
 from jaxmxopt._core.rates import Rates
 from jaxmxopt._core.slots import Like
 
