@@ -122,6 +122,17 @@ class Mine(mx.optimizer.Adam):
         weight[:] = weight - self._get_lr(index) * grad
         state[0] = 1
 """
+DELEGATING = """\
+class Delegating(mx.optimizer.Optimizer):
+    def __init__(self, inner):
+        self._optimizer = inner
+        self.lr_mult = {}
+    def create_state(self, index, weight):
+        return self._optimizer.create_state(index, weight)
+    def update(self, index, weight, grad, state):
+        self._optimizer.update(index, weight, grad, state)
+        super(Delegating, self).update(index, weight, grad, state)
+"""
 OTHERS = """\
 class Model:
     def __init__(self, net):
@@ -150,6 +161,18 @@ class Model:
                 (4, "def:optimizer.Optimizer.update"),
                 (5, "nd.NDArray.__setitem__"),
             ],
+        ),
+        (
+            DELEGATING,
+            [
+                (7, "def:optimizer.Optimizer.update"),
+                (8, "optimizer.Optimizer.update"),
+                (9, "optimizer.Optimizer.update"),
+            ],
+        ),
+        (
+            "import horovod.mxnet as hvd\nt = hvd.DistributedTrainer(p)\nt.step(1)",
+            [(1, "horovod.mxnet"), (2, "horovod.mxnet"), (3, "gluon.Trainer.step")],
         ),
         (
             "class T(gluon.Trainer):\n    def _allreduce_grads(self):\n        self._scale",

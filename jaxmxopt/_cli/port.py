@@ -98,8 +98,11 @@ _GIVES = {
     "gluon.ParameterDict.get": _PARAMETER,
     "kvstore.create": "kvstore.KVStore()",
     "mod.Module": "mod.Module()",
+    "horovod.mxnet.DistributedTrainer": "gluon.Trainer()",
+    "horovod.mxnet.DistributedOptimizer": _OPTIMIZER,
     "contrib.amp.loss_scaler.LossScaler": "contrib.amp.loss_scaler.LossScaler()",
 }
+_HOROVOD = "horovod.mxnet"
 # What objects are usually called, where nothing says what they are.
 _USUAL = {
     "trainer": "gluon.Trainer()",
@@ -130,7 +133,10 @@ _IN_PLACE = "nd.NDArray.__setitem__"
 
 
 class _Reader(ast.NodeVisitor):
-    """Goes through a program: twice for what names are, and once for what must change."""
+    """Goes through a program: twice for what names are, and once for what must change.
+
+    A name is taken to be one thing in the whole file: scopes are not told apart.
+    """
 
     def __init__(self, tree: ast.Module) -> None:
         self.found: list[Finding] = []
@@ -164,7 +170,7 @@ class _Reader(ast.NodeVisitor):
             self.bind(ast.Name(node.name), bases[0] if bases else None)
         elif isinstance(node, ast.Assign):
             for target in node.targets:
-                self.bind(target, self.what(node.value))
+                self.bind(target, self.what(node.value), isinstance(node.value, ast.Call))
         elif isinstance(node, (ast.AnnAssign, ast.NamedExpr)):
             self.bind(node.target, self.what(node.value) if node.value else None)
         elif isinstance(node, (ast.For, ast.AsyncFor, ast.comprehension)):
@@ -178,14 +184,14 @@ class _Reader(ast.NodeVisitor):
         elif path and path.startswith("["):
             self.bind(target, path[1:-1])
 
-    def bind(self, target: ast.expr, path: str | None) -> None:
-        """Keep what a name is."""
+    def bind(self, target: ast.expr, path: str | None, made: bool = True) -> None:
+        """Keep what a name is; another name says nothing of that."""
         if not isinstance(target, (ast.Name, ast.Attribute)):
             return
         text = ast.unparse(target)
         if path:
             self.known[text] = path
-        else:
+        elif made:
             self.other.add(text)
 
     def what(self, node: ast.expr) -> str | None:
@@ -200,7 +206,10 @@ class _Reader(ast.NodeVisitor):
             if base is None:
                 return self.called(text)
             path = _joined(base.removesuffix("()"), node.attr)
-            return _GIVES.get(path, path) if base.endswith("()") else path
+            if not base.endswith("()"):
+                return path
+            # An object may have attributes of its own.
+            return _GIVES.get(path) or (path if path in BY_NAME else self.called(text))
         if isinstance(node, ast.Call):
             return self.given(node)
         if isinstance(node, ast.Subscript):
@@ -230,15 +239,10 @@ class _Reader(ast.NodeVisitor):
                 return _GIVES.get(_joined(base.removesuffix("()"), node.func.attr))
         if isinstance(node.func, ast.Name) and node.func.id in ("list", "sorted", "tuple"):
             return self.what(node.args[0]) if node.args else None
+        if isinstance(node.func, ast.Name) and node.func.id == "super":
+            return self.known.get("self")
         path = self.what(node.func)
-        if path is None:
-            return None
-        kind, _, last = path.rpartition(".")
-        if kind in ("optimizer", "optimizer.optimizer", "optimizer.contrib") and last[:1].isupper():
-            return _GIVES.get(path, _OPTIMIZER)
-        if kind == "lr_scheduler" and last[:1].isupper():
-            return "lr_scheduler.LRScheduler()"
-        return _GIVES.get(path)
+        return _made(path) if path else None
 
     # What must change.
 
@@ -251,13 +255,15 @@ class _Reader(ast.NodeVisitor):
 
     def visit_Import(self, node: ast.Import) -> None:
         """Report imports of MXNet."""
-        if any(_of_module(alias.name) is not None for alias in node.names):
-            self.report(node, BY_NAME["mxnet"])
+        for alias in node.names:
+            if (path := _of_module(alias.name)) is not None:
+                self.report(node, BY_NAME[path if path == _HOROVOD else "mxnet"])
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         """Report imports from MXNet."""
-        if node.level == 0 and _of_module(node.module or "") is not None:
-            self.report(node, BY_NAME["mxnet"], f"from {node.module} import ...")
+        if node.level == 0 and (path := _of_module(node.module or "")) is not None:
+            row = BY_NAME[path if path == _HOROVOD else "mxnet"]
+            self.report(node, row, f"from {node.module} import ...")
 
     def visit_Name(self, node: ast.Name) -> None:
         """Report a name that was imported from MXNet."""
@@ -269,7 +275,6 @@ class _Reader(ast.NodeVisitor):
         """Report the longest dotted name, and what its beginning is made of."""
         base = self.what(node.value)
         if base is None or base.endswith(")"):
-            # An object may have attributes of its own.
             path = _joined((base or "").removesuffix("()"), node.attr)
             self.report(node, BY_NAME.get(path) or BY_NAME.get(_TELLING.get(node.attr, "")))
         elif not base.endswith("]"):
@@ -286,7 +291,9 @@ class _Reader(ast.NodeVisitor):
             self.report(
                 node, BY_NAME["optimizer.Updater.__call__"], f"{ast.unparse(node.func)}(...)"
             )
-        self.generic_visit(node)
+        # The class in `super(Mine, self)` stays.
+        if not (isinstance(node.func, ast.Name) and node.func.id == "super"):
+            self.generic_visit(node)
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
         """Report `x[:] = ...`, by which arrays of MXNet are written in place."""
@@ -297,24 +304,39 @@ class _Reader(ast.NodeVisitor):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         """Report the methods of a subclass whose contract is another one."""
-        path = self.known.get(node.name, "")
-        kind = self.given(ast.Call(ast.Name(node.name), [], [])) or path
+        made = _made(self.known.get(node.name, ""))
+        kind = (made or "").removesuffix("()")
         for method in node.body:
             if isinstance(method, ast.FunctionDef):
-                name = f"def:{kind.removesuffix('()')}.{method.name}"
-                self.report(method, BY_NAME.get(name), f"def {method.name}")
+                row = BY_NAME.get(f"def:{kind}.{method.name}")
+                self.report(method, row, f"def {method.name}")
+        around = self.known.pop("self", None)
+        self.known |= {"self": made} if made else {}
         self.generic_visit(node)
+        self.known.pop("self", None)
+        self.known |= {"self": around} if around else {}
+
+
+def _made(path: str) -> str | None:
+    """Return what a call of a name gives."""
+    kind, _, last = path.rpartition(".")
+    if kind in ("optimizer", "optimizer.optimizer", "optimizer.contrib") and last[:1].isupper():
+        return _GIVES.get(path, _OPTIMIZER)
+    if kind == "lr_scheduler" and last[:1].isupper():
+        return "lr_scheduler.LRScheduler()"
+    return _GIVES.get(path)
 
 
 def _of_module(name: str) -> str | None:
     """Return the name of a module within MXNet; None for modules of other packages."""
-    if name == "horovod.mxnet":
+    if name == _HOROVOD:
         return name
     top, _, rest = name.partition(".")
     return _ALIASES.get(rest, rest) if top == "mxnet" else None
 
 
 def _joined(path: str, name: str) -> str:
+    """Return the dotted name of an attribute."""
     joined = f"{path}.{name}" if path else name
     return _ALIASES.get(joined, joined)
 
