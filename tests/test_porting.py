@@ -89,7 +89,7 @@ WITHOUT_OPS = pytest.mark.skipif(
 )
 def test_what_the_rows_say_to_write_is_there(section: str) -> None:
     for row in ROWS[section]:
-        for name in re.findall(r"\bjaxmxopt\.([a-zA-Z_.]+)", row.here + row.note):
+        for name in re.findall(r"\bjaxmxopt\.([\w.]+)", row.here + row.note):
             found: Any = mxopt
             for part in name.rstrip(".").split("."):
                 assert hasattr(found, part), name

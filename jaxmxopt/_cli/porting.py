@@ -121,7 +121,8 @@ _OPTIMIZERS = (
         "def:optimizer.Optimizer.",
         "update update_multi_precision",
         "`return weight, state`",
-        "in place of writing into both; in a Trainer the index is the path of the weight",
+        "in place of writing into both; in a Trainer the index is the path of the weight; "
+        "[lists of weights](#lists-of-weights) come where MXNet gives them",
     ),
     _row(
         "",
@@ -161,7 +162,8 @@ _OPTIMIZERS = (
     _same(
         "optimizer.Optimizer.",
         "aggregate_num",
-        "larger than MXNet's 4 (LAMB: 45): a list is one compiled call",
+        "larger than MXNet's 4 (LAMB: 45), as a list is one compiled call; of a class with an "
+        "`update` of its own it is MXNet's: [lists of weights](#lists-of-weights)",
     ),
     _row("optimizer.Optimizer.", "allow_np_array", "nothing", "there is one kind of array"),
     _same(
@@ -446,7 +448,10 @@ _AMP = (
     ),
 )
 
-_WRITTEN = "the same name and arguments; returns the new weight, then the states; there is no `out`"
+_WRITTEN = (
+    "the same name and arguments; returns the new weight, then the states; there is no `out`: "
+    "[operators](operators.md)"
+)
 _OPERATORS = (
     _row(
         "nd.",
