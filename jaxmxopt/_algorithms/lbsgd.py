@@ -8,17 +8,7 @@ import jax.numpy as jnp
 from jaxmxopt._algorithms._sgd_arithmetic import decayed_step, momentum_step
 from jaxmxopt._core.algorithm import MOST_UPDATES, OptimizerDef
 from jaxmxopt._core.config import DecayRate, Interval, Static
-from jaxmxopt._core.numeric import (
-    clip,
-    decay,
-    divide,
-    is_zero,
-    maximum,
-    minimum,
-    real,
-    sqrt,
-    unless,
-)
+from jaxmxopt._core.numeric import decay, divide, is_zero, maximum, minimum, real, sqrt, unless
 from jaxmxopt._core.rates import Rates
 from jaxmxopt._core.slots import Like
 
@@ -134,7 +124,8 @@ class LBSGD(OptimizerDef):
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         num_cums = slots.num_cums + 1
         # The sum of finite gradients may be beyond the largest number.
-        cum_grad = clip(slots.cum_grad + grad, float(jnp.finfo(grad.dtype).max)) + 0 * grad
+        largest = float(jnp.finfo(grad.dtype).max)
+        cum_grad = maximum(minimum(slots.cum_grad + grad, largest), -largest) + 0 * grad
         mean = divide(cum_grad, float(self.batch_scale))
         if self.warmup_strategy == "lars":
             squared = jnp.sum(weight * weight)
