@@ -205,3 +205,17 @@ def test_orbax_restores_divided_states_on_as_many_devices_as_there_are(
     assert moments.sharding.shard_shape(moments.shape) == (16 // devices, 4)
     # Each device holds its part: two moments and the master in float32, beside a count.
     assert set(sharding.bytes_per_device(restored).values()) == {3 * 16 * 4 * 4 // devices + 4}
+
+
+def test_what_nnx_splits_is_updated_as_variables():
+    module = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+    graph, params = nnx.split(module)
+    tx, grads = as_optax(mxopt.Adam(learning_rate=0.1, wd=0.1)), jax.tree.map(jnp.ones_like, params)
+    state = tx.init(params)
+    updates, _ = tx.update(grads, state, params)
+    assert jax.tree.structure(updates) == jax.tree.structure(params)
+    trained = nnx.TrainState.create(graph, params=params, tx=tx).apply_gradients(grads)
+    assert_near(trained.params, optax.apply_updates(params, updates), 1)
+    pure, opt = nnx.as_pure(params), mxopt.Adam(learning_rate=0.1, wd=0.1)
+    stepped, _ = opt.step(pure, nnx.as_pure(grads), opt.init(pure))
+    assert_near(nnx.as_pure(trained.params), stepped, 4)

@@ -13,6 +13,7 @@ from samples import assert_near, assert_same, make, tree
 
 import jaxmxopt as mxopt
 from jaxmxopt.interop import apply_updates, as_optax
+from jaxmxopt.interop._as_optax import _BY_GRADIENT
 from jaxmxopt.lr_scheduler import CosineScheduler
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -122,10 +123,95 @@ def test_compiles_once(compilations):
     assert seen.count == 0
 
 
-def test_needs_the_weights():
-    tx = as_optax(mxopt.Adam())
-    with pytest.raises(ValueError, match=r"^as_optax\(Adam\)\.update: params must be given, got N"):
+@pytest.mark.parametrize(
+    ("opt", "needs"),
+    [
+        (mxopt.LAMB(), "LAMB"),
+        (mxopt.Ftrl(), "Ftrl"),
+        (mxopt.Adam(wd=0.1), "wd of Adam"),
+        (mxopt.Signum(wd_lh=0.1), "wd_lh of Signum"),
+        (mxopt.RMSProp(clip_weights=1.0), "clip_weights of RMSProp"),
+        (mxopt.SGD(multi_precision=True), "multi_precision of SGD"),
+        (mxopt.Groups({"a": mxopt.SGD(), "*": mxopt.LARS()}), "LARS"),
+        (mxopt.EMA(mxopt.SGD()), "EMA"),
+    ],
+)
+def test_needs_the_weights_where_they_count(opt, needs):
+    tx, name = as_optax(opt), type(opt).__name__
+    said = rf"^as_optax\({name}\)\.update: params must be given, got None: {needs} asks for"
+    with pytest.raises(ValueError, match=said):
         tx.update(tree(1), tx.init(tree(0)))
+
+
+@pytest.mark.parametrize("kind", [*_BY_GRADIENT, "wrapped"])
+def test_needs_no_weights_where_gradients_say_all(kind):
+    if kind == "wrapped":
+        inside = mxopt.Groups({"frozen": None, "*": mxopt.Adam()})
+        tx = as_optax(mxopt.ClipGlobalNorm(mxopt.Accumulate(inside, every=2), max_norm=1.0))
+    else:
+        opt = make(kind)
+        tx = as_optax(opt.replace(**{n: 0.0 for n in ("wd", "wd_lh") if hasattr(opt, n)}))
+    params = {"w": jnp.full((2, 3), 0.25), "frozen": jnp.ones(2)}
+    grads = {"w": jnp.arange(1.0, 7.0).reshape(2, 3) / 8, "frozen": jnp.ones(2)}
+    if kind != "wrapped":
+        params, grads = {"w": params["w"]}, {"w": grads["w"]}
+    with_weights = without = tx.init(params)
+    for _ in range(2):
+        expected, with_weights = tx.update(grads, with_weights, params)
+        updates, without = tx.update(grads, without)
+        # A difference of weights is rounded as the weights are.
+        np.testing.assert_allclose(updates["w"], expected["w"], rtol=1e-5, atol=1e-7)
+    assert_same(without, with_weights)
+
+
+def test_states_are_equal_where_their_values_are():
+    opt, params = mxopt.Groups({"a": mxopt.SGLD(), "*": mxopt.Adam()}), tree(0)
+    state = opt.init(params)
+    assert state == opt.init(params)
+    assert state != opt.step(params, tree(1), state)[1]
+    assert state != opt.init({"w": jnp.ones(2)})
+    assert mxopt.Adam().create_state(0, jnp.ones(2)) == mxopt.Adam().create_state(0, jnp.ones(2))
+
+
+def test_updates_have_the_dtypes_of_weights_whatever_the_gradients_are(x64):
+    tx = as_optax(mxopt.Adam())
+    for weight, grad in (("float32", "float64"), ("float64", "float32"), ("float64", "float64")):
+        w, g = jnp.ones(2, weight), jnp.ones(2, grad)
+        updates, _ = tx.update(g, tx.init(w), w)
+        assert updates.dtype == weight
+        assert optax.apply_updates(w, updates).dtype == weight
+        assert tx.update(g, tx.init(w))[0].dtype == grad
+
+
+def test_sharpness_aware_minimization_around_ours():
+    ours, theirs = as_optax(mxopt.SGD(learning_rate=0.1)), optax.sgd(0.1)
+    params, grads = tree(0), tree(1)
+    pairs = []
+    for tx in (ours, theirs):
+        sam = optax.contrib.sam(tx, tx, sync_period=2)
+        state, weights = sam.init(params), params
+        for _ in range(3):
+            # optax multiplies by a bool.
+            with jax.numpy_dtype_promotion("standard"):
+                updates, state = sam.update(grads, state, weights)
+            weights = optax.apply_updates(weights, updates)
+        pairs.append(weights)
+    assert_near(*pairs, 4)
+
+
+def test_names_in_a_state_are_mxnets():
+    state = as_optax(mxopt.Adam()).init({"w": jnp.ones(2)})
+    assert optax.tree_utils.tree_get(state, "num_update") == 0
+    assert optax.tree_utils.tree_get(state, "mean").shape == (2,)
+    assert optax.tree_utils.tree_get(state, "count") is None
+
+
+@pytest.mark.parametrize(("static", "slots"), [((), 1), (("momentum",), 0)])
+def test_an_injected_momentum_has_a_slot_for_what_it_may_become(static, slots):
+    factory = optax.inject_hyperparams(as_optax(mxopt.SGD), static_args=static)
+    tx = factory(learning_rate=0.1, momentum=0.0)
+    state = tx.init(jnp.ones(2))
+    assert len(jax.tree.leaves(state.inner_state.slots)) == slots
 
 
 @pytest.mark.parametrize(

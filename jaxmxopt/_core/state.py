@@ -47,6 +47,16 @@ class State(NamedTuple):
     slots: Any
     master: Any
 
+    def __eq__(self, other: object) -> bool:
+        """True if all arrays have the same values and dtypes, in the same places."""
+        if not isinstance(other, State):
+            return NotImplemented
+        (mine, structure), (theirs, others) = jax.tree.flatten(self), jax.tree.flatten(other)
+        return structure == others and all(map(_are_equal, mine, theirs))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
     def unpack(self, params: Any) -> Any:
         """Show the state of a tree weight by weight.
 
@@ -63,6 +73,15 @@ class State(NamedTuple):
         """
         tree = Tree.of(params)
         return tree.like(unpacked(self, tree))
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    """True if two leaves have the same dtype, shape and values."""
+    if getattr(one, "dtype", None) != getattr(other, "dtype", None):
+        return False
+    if hasattr(one, "dtype") and jnp.issubdtype(one.dtype, jax.dtypes.prng_key):
+        one, other = jax.random.key_data(one), jax.random.key_data(other)
+    return np.array_equal(one, other)
 
 
 @exportable

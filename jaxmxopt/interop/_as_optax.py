@@ -7,12 +7,35 @@ from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from jaxmxopt._algorithms import (
+    NAG,
+    SGD,
+    SGLD,
+    AdaBelief,
+    AdaDelta,
+    AdaGrad,
+    Adam,
+    Adamax,
+    AdamW,
+    GroupAdaGrad,
+    Nadam,
+    RMSProp,
+    Signum,
+    ccSGD,
+)
+from jaxmxopt._core.copies import private
 from jaxmxopt._core.definition import Definition, as_definition
 from jaxmxopt._core.layout import Packed
 from jaxmxopt._core.names import Tree
+from jaxmxopt._core.numeric import is_zero
+from jaxmxopt._core.sparse import is_row_sparse
 from jaxmxopt._core.state import GroupSlots, State, masters
+from jaxmxopt._wrappers.accumulate import Accumulate
+from jaxmxopt._wrappers.clip import ClipGlobalNorm
+from jaxmxopt._wrappers.groups import Frozen, Groups
 
 __all__ = [
     "apply_updates",
@@ -31,10 +54,11 @@ def as_optax(definition: type[Definition]) -> Factory: ...
 def as_optax(definition: Any) -> Any:
     """Makes an optax GradientTransformation of a definition.
 
-    Its `update` needs `params`, takes any extra arguments and returns what is to be added: the
-    new weights minus the old, in the dtypes of the weights. Everything of optax that works on
-    transformations works on it: `chain`, `masked`, `multi_transform`, `apply_if_finite`,
-    `MultiSteps`.
+    Its `update` takes any extra arguments and returns what is to be added: the new weights minus
+    the old, in the dtypes of the weights. It needs `params`, unless what is added depends on the
+    gradients alone, as in Adam without decay; the dtypes are those of the gradients then.
+    Everything of optax that works on transformations works on it: `chain`, `masked`,
+    `multi_transform`, `apply_if_finite`, `MultiSteps`.
 
     A difference loses what the new weight itself would not: added to the old weight it may miss
     the new one by a unit of rounding. With masters nothing of this adds up, as the masters take
@@ -76,14 +100,56 @@ def as_optax(definition: Any) -> Any:
         updates: Any, state: State, params: Any = None, **extra_args: Any
     ) -> tuple[Any, State]:
         del extra_args
+        grads = _arrays(updates)
         if params is None:
-            raise ValueError(
-                f"as_optax({type(definition).__name__}).update: params must be given, got None."
-            )
-        new, state = definition.step(params, updates, state)
-        return jax.tree.map(lambda new, old: new - old, new, params), state
+            if (needs := _needing(definition)) is not None:
+                raise ValueError(
+                    f"as_optax({type(definition).__name__}).update: params must be given, got "
+                    f"None: {needs} asks for the weights."
+                )
+            # What is added does not depend on the weights.
+            zeros = jax.tree.map(_zeros, grads, is_leaf=is_row_sparse)
+            new, state = definition.step(zeros, grads, state)
+            return jax.tree.unflatten(jax.tree.structure(updates), jax.tree.leaves(new)), state
+        old = private(_arrays(params))
+        new, state = definition.step(old, grads, state)
+        added = jax.tree.leaves(jax.tree.map(lambda new, old: new - old, new, old))
+        # Variables of flax come back as variables.
+        return jax.tree.unflatten(jax.tree.structure(params), added), state
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
+
+
+# What these add to a weight without decay does not depend on the weight.
+_BY_GRADIENT = (
+    *(SGD, ccSGD, NAG, Signum, SGLD, Adam, AdamW, AdaBelief, Adamax, Nadam),
+    *(AdaGrad, GroupAdaGrad, AdaDelta, RMSProp),
+)
+
+
+def _needing(definition: Definition) -> str | None:
+    """Return what of a definition asks for the weights, None if nothing does."""
+    if isinstance(definition, (ClipGlobalNorm, Accumulate)):
+        return _needing(definition.definition)
+    if isinstance(definition, Groups):
+        parts = (opt for opt in definition.groups.values() if opt is not None)
+        return next(filter(None, map(_needing, parts)), None)
+    name = type(definition).__name__
+    if isinstance(definition, Frozen):
+        return None
+    if type(definition) not in _BY_GRADIENT:
+        return name
+    for field in ("wd", "wd_lh"):
+        if not is_zero(vars(definition).get(field, 0.0)):
+            return f"{field} of {name}"
+    for field in ("clip_weights", "multi_precision"):
+        if vars(definition).get(field):
+            return f"{field} of {name}"
+    return None
+
+
+def _zeros(grad: Any) -> jax.Array:
+    return jnp.zeros(grad.shape, grad.dtype)
 
 
 def _leaves(params: Any) -> list[Any]:
