@@ -421,3 +421,48 @@ def test_the_norm_of_gradients_whose_squares_overflow():
     for bad in (np.inf, np.nan):
         _, norm = clip_global_norm(grads | {"c": jnp.array(bad)}, 1.0)
         assert_same(norm, jnp.float32(bad))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"min_scale": 1e-50},
+        {"min_scale": 2.0**-127},
+        {"max_scale": 1e39},
+        {"max_scale": 2.0**127},
+        {"scale_window": 2**31},
+        {"scale_factor": 1 + 1e-9},
+    ],
+)
+def test_constants_that_float32_cannot_work_with_are_refused(arguments):
+    with pytest.raises(ValueError, match=f"{next(iter(arguments))} must be"):
+        DynamicLossScaler(**arguments)
+
+
+@pytest.mark.parametrize("finite", [1.0, 1, "yes", jnp.ones(()), np.int32(1), None])
+def test_finite_must_be_a_bool(finite):
+    scaler = DynamicLossScaler()
+    with pytest.raises(TypeError, match="update: finite must be a scalar bool"):
+        scaler.update(scaler.init(), finite)
+    with pytest.raises(ValueError, match=r"got shape \(2,\)"):
+        scaler.update(scaler.init(), jnp.ones(2, bool))
+
+
+@pytest.mark.parametrize("how", ["of the scale", "of rescale_grad"])
+def test_a_trainer_asks_what_will_be_applied(how):
+    """Finite gradients that overflow when they are divided by a small scale are not applied."""
+    small = 2.0**-20
+    scaler = DynamicLossScaler(init_scale=small if how == "of the scale" else 1.0)
+    opt = mxopt.SGD(learning_rate=1.0, rescale_grad=1.0 if how == "of the scale" else 1 / small)
+    trainer = mxopt.Trainer({"w": jnp.ones(2)}, opt, loss_scaler=scaler)
+    assert trainer.step({"w": jnp.full(2, 1e35)}, 1)["w"].tolist() == [1.0, 1.0]
+    assert trainer.optimizer.num_update == 0
+
+
+def test_a_skipped_step_refuses_wrong_shapes():
+    scaler = DynamicLossScaler()
+    trainer = mxopt.Trainer({"w": jnp.ones(2)}, "sgd", loss_scaler=scaler)
+    for values in (jnp.full(3, jnp.inf), jnp.ones(3)):
+        with pytest.raises(ValueError, match=r"step\('w'\): grad has shape \(3,\)"):
+            trainer.step({"w": values}, 1)
+    assert trainer._scaling.state == scaler.init()

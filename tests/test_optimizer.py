@@ -616,3 +616,52 @@ def test_a_scheduler_that_is_taken_away_leaves_the_rate() -> None:
     opt = mxo.Adam(lr_scheduler=lr_scheduler.FactorScheduler(9, base_lr=0.5))
     opt.lr_scheduler = None
     assert opt.learning_rate == opt.definition.learning_rate == 0.001
+
+
+@pytest.mark.parametrize("around", [lambda opt: opt, mxopt.EMA])
+@pytest.mark.parametrize("call", ["update", "updater"])
+def test_a_multiplier_by_name_warns_where_no_weight_has_a_name(around: Any, call: str) -> None:
+    opt, w = mxopt.Optimizer(around(mxopt.SGD())), jnp.ones(2)
+    opt.set_lr_mult({"fc_weight": 0.0})
+    state, updater = opt.create_state(0, w), mxopt.get_updater(opt)
+
+    def update(index: Any) -> None:
+        if call == "updater":
+            updater(index, w, w)
+        else:
+            opt.update(index, w, w, state)
+
+    with pytest.warns(UserWarning, match=r"lr_mult\['fc_weight'\] is of no weight: index 0"):
+        update(0)
+    update(0)
+    opt.set_lr_mult({"fc_weight": 0.0})
+    update("fc_weight")
+
+
+def test_a_multiplier_of_zero_freezes(cls: Any) -> None:
+    w, grad = jnp.full((4, 3), 0.5), jnp.ones((4, 3))
+    opt = mxopt.Optimizer(cls())
+    opt.set_lr_mult({0: 0.0})
+    new, state = w, opt.create_state(0, w)
+    for _ in range(2):
+        new, state = opt.update(0, new, grad, state)
+    np.testing.assert_array_equal(new, w)
+    opt.set_lr_mult({0: 1.0})
+    assert jnp.all(jnp.isfinite(opt.update(0, new, grad, state)[0]))
+
+
+def test_what_a_schedule_remembers_is_warned_of_when_states_are_loaded() -> None:
+    class Counting:
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def __call__(self, num_update: int) -> float:
+            self.calls += 1
+            return 0.1
+
+    w, updaters = jnp.ones(2), [mxopt.get_updater(mxopt.SGD(lr_scheduler=Counting())) for _ in "ab"]
+    updaters[0](0, w, w)
+    states = updaters[0].get_states(dump_optimizer=True)
+    with pytest.warns(UserWarning, match="lr_scheduler.calls is 1 in the file and stays 0 here"):
+        updaters[1].set_states(states)
+    updaters[0].set_states(states)

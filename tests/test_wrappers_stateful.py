@@ -199,3 +199,66 @@ def test_a_file_of_another_wrapper_is_refused_by_name(tmp_path):
     for opt, name in ((mxopt.Adam(), "Adam"), (mxopt.EMA(mxopt.SGD()), r"EMA\(SGD\)")):
         with pytest.raises(ValueError, match=rf"must be of {name}, got EMA\(Adam\)\.$"):
             mxopt.Trainer(tree(), opt).load_states(tmp_path / "states")
+
+
+def test_an_optimizer_has_no_functions_of_what_is_inside():
+    """`init` and `step` of the definition inside would leave the wrapper out."""
+    for name in ("init", "step", "pack"):
+        assert not hasattr(mxopt.Optimizer(mxopt.EMA(mxopt.SGD())), name)
+
+
+def test_a_count_that_would_be_dropped_is_refused():
+    opt = mxopt.Optimizer(mxopt.EMA(mxopt.SGD()))
+    with pytest.raises(AttributeError, match="num_update cannot be assigned around EMA"):
+        opt.num_update = 5
+    assert opt.num_update == 0
+
+
+@pytest.mark.usefixtures("compiled_quickly")
+def test_a_trainer_keeps_the_scale_of_each_group():
+    groups = {
+        "a": mxopt.SGD(learning_rate=1.0, rescale_grad=0.5),
+        "b": mxopt.SGD(learning_rate=1.0, rescale_grad=2.0),
+    }
+    trainer = mxopt.Trainer({"a": jnp.zeros(1), "b": jnp.zeros(1)}, mxopt.Groups(groups))
+    for steps in (1, 2):
+        params = trainer.step({"a": jnp.ones(1), "b": jnp.ones(1)}, batch_size=4)
+        assert (params["a"].item(), params["b"].item()) == (-0.125 * steps, -0.5 * steps)
+    kept = trainer.optimizer.definition.groups
+    assert (kept["a"].rescale_grad, kept["b"].rescale_grad) == (0.5, 2.0)
+
+
+def test_multipliers_are_refused_where_nothing_takes_them():
+    definition = from_optax(optax.sgd(0.1))
+    with pytest.raises(TypeError, match="param_dict must be left out: FromOptax"):
+        mxopt.Optimizer(definition, param_dict={0: object()})
+    opt = mxopt.Optimizer(definition)
+    with pytest.raises(TypeError, match="param_dict must be left out: FromOptax"):
+        opt.param_dict = {0: object()}
+    with pytest.raises(TypeError, match="lr_mult must be left out: FromOptax"):
+        opt.set_lr_mult({"w": 0.5})
+
+
+@pytest.mark.parametrize("definition", [mxopt.SGD(), mxopt.EMA(mxopt.SGD())])
+def test_indices_of_a_list_must_be_hashable(definition):
+    opt, w = mxopt.Optimizer(definition), jnp.ones(2)
+    states = [opt.create_state(n, w) for n in range(2)]
+    with pytest.raises(TypeError, match=r"update: index must be hashable, got \[1\]"):
+        opt.update([[1], [2]], [w, w], [w, w], states)
+
+
+@pytest.mark.parametrize("wrap", [lambda opt: opt, mxopt.EMA])
+def test_tracers_are_refused_when_they_are_given(wrap):
+    opt = mxopt.Optimizer(wrap(mxopt.SGD()))
+
+    def given(x):
+        with pytest.raises(TypeError, match="must be a known number, got a tracer"):
+            opt.set_lr_mult({"w": x})
+        with pytest.raises(TypeError, match="must be a known number, got a tracer"):
+            opt.wd_mult = {"w": x}
+        with pytest.raises(TypeError, match=r"got a tracer|known number"):
+            mxopt.Optimizer(wrap(mxopt.SGD(learning_rate=x)))
+        return x
+
+    jax.jit(given)(1.0)
+    assert not opt.lr_mult

@@ -19,6 +19,7 @@ from jaxmxopt._core.checks import (
     unusable,
 )
 from jaxmxopt._core.config import Config
+from jaxmxopt._core.copies import moved, private
 from jaxmxopt._core.engine import Given
 from jaxmxopt._core.layout import stack
 from jaxmxopt._core.names import Tree
@@ -124,7 +125,7 @@ class Definition(Config):
         """
         try:
             run, numbers = self._bound(index, False, state, getattr(weight, "shape", ()))
-            return run(numbers, weight, state, grad, None)
+            return run(numbers, *private((weight, state, grad)), None)
         except (TypeError, ValueError, RuntimeError) as error:
             call = f"{type(self).__name__}.update"
             wrong = _explained(call, error, index, False, weight, grad, state)
@@ -315,7 +316,7 @@ class Definition(Config):
     ) -> tuple[Any, State]:
         """Do what `step` does; errors do not say which call it was."""
         run, numbers = self._bound(_WHOLE, donate, state)
-        return run(numbers, params, state, grads, where)
+        return run(numbers, *private((params, state, grads, where)))
 
     def _update_each(
         self, names: tuple[Hashable, ...], weights: list[Any], states: list[Any], grads: list[Any]
@@ -331,8 +332,9 @@ class Definition(Config):
         if self._asks():
             tree = Tree(names, weights, jax.tree.structure(weights))
             chosen = self._asked_now(self._packed(tree, states))
-        run, numbers = self._compiled(chosen, names, donate=False, apart=True)
-        return run(numbers, weights, states, grads, None)
+        run, (vector, arrays) = self._compiled(chosen, names, donate=False, apart=True)
+        numbers = moved(vector, next(iter(weights), None)), arrays
+        return run(numbers, *private((weights, states, grads)), None)
 
     def _bound(
         self, index: Hashable, donate: bool, state: Any, shape: Sequence[int] = ()
@@ -354,9 +356,11 @@ class Definition(Config):
             chosen = chosen._asked_now(state)
         run, numbers = self._compiled(chosen, static, donate=donate, apart=False)
         vector, arrays = numbers
-        if asks or arrays:
+        if asks:
+            return run, (moved(vector, None), arrays)
+        if arrays:
             return run, numbers
-        on_device = jnp.asarray(vector)
+        on_device = jax.device_put(vector)
         if isinstance(on_device, Tracer) or not _is_free(on_device):
             # Made under a trace or a mesh, the array would be of no use outside it.
             return run, numbers

@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
+from jaxmxopt._core.copies import private
 from jaxmxopt._core.names import path_name
 from jaxmxopt._core.numeric import compute_dtype
 from jaxmxopt._core.sparse import RowSparse, is_row_sparse
@@ -56,7 +57,7 @@ def all_finite(tree: Any) -> jax.Array:
             `RowSparse` whose index is out of range.
     """
     leaves = jax.tree.leaves(tree, is_leaf=is_row_sparse)
-    return _all_finite([leaf for leaf in leaves if _is_floating(leaf)])
+    return _all_finite(private([leaf for leaf in leaves if _is_floating(leaf)]))
 
 
 @jax.jit
@@ -111,7 +112,7 @@ def clip_global_norm(tree: Tree, max_norm: Any) -> tuple[Tree, jax.Array]:
         raise TypeError(f"clip_global_norm: max_norm must be a number, got {kind}; it is second.")
     if not is_array and not max_norm >= 0:
         raise ValueError(f"clip_global_norm: max_norm must be 0 or more, got {max_norm!r}.")
-    return _clip_global_norm(tree, max_norm)
+    return _clip_global_norm(*private((tree, max_norm)))
 
 
 @jax.jit
@@ -266,4 +267,4 @@ def multiplied(tree: Any, *factors: jax.Array, keep: bool = False) -> Any:
             product = product * factor.astype(product.dtype)
         return product.astype(leaf.dtype) if keep else product
 
-    return jax.tree.map(multiplied, tree)
+    return jax.tree.map(multiplied, private(tree))

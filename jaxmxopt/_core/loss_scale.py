@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmxopt._core.config import Config, Positive, Real, Static
 from jaxmxopt._core.exported import exportable
@@ -27,6 +28,10 @@ __all__ = [
 ]
 
 Tree = TypeVar("Tree")
+# Finite steps are counted in int32.
+_MOST_STEPS = 2**31 - 1
+# The smallest scale whose reciprocal is a normal number too.
+_LEAST = 2.0**-126
 
 
 @exportable
@@ -58,8 +63,9 @@ class DynamicLossScaler(Config):
         scale_factor: the scale is divided by it after an overflow, and multiplied by it after
             `scale_window` steps without; above 1.
         scale_window: finite steps before the scale grows; at least 1.
-        max_scale: it never grows beyond.
-        min_scale: it never falls below.
+        max_scale: it never grows beyond; at most 2**126.
+        min_scale: it never falls below; at least 2**-126, as float32 must hold it and its
+            reciprocal.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxmxopt as mxopt
@@ -86,13 +92,24 @@ class DynamicLossScaler(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         factor, first = self.scale_factor, self.init_scale
-        if isinstance(factor, float) and factor <= 1:
-            raise ValueError(f"DynamicLossScaler: scale_factor must be above 1, got {factor!r}.")
-        if self.scale_window < 1:
+        if isinstance(factor, float) and np.float32(factor) <= 1:
+            hint = "" if factor <= 1 else ", which is 1 in float32"
             raise ValueError(
-                f"DynamicLossScaler: scale_window must be at least 1, got {self.scale_window!r}."
+                f"DynamicLossScaler: scale_factor must be above 1, got {factor!r}{hint}."
+            )
+        if not 1 <= self.scale_window <= _MOST_STEPS:
+            limit = "at least 1" if self.scale_window < 1 else f"at most {_MOST_STEPS}"
+            raise ValueError(
+                f"DynamicLossScaler: scale_window must be {limit}, got {self.scale_window!r}."
             )
         bounds = self.min_scale, self.max_scale
+        for name in ("init_scale", "min_scale", "max_scale"):
+            scale = getattr(self, name)
+            if isinstance(scale, float) and not _LEAST <= scale <= 1 / _LEAST:
+                raise ValueError(
+                    f"DynamicLossScaler: {name} must be in [2**-126, 2**126], so that it and its "
+                    f"reciprocal are float32 numbers, got {scale!r}."
+                )
         known = all(isinstance(number, float) for number in (first, *bounds))
         if known and not bounds[0] <= first <= bounds[1]:
             raise ValueError(
@@ -143,11 +160,12 @@ class DynamicLossScaler(Config):
             for number in (self.scale_factor, self.min_scale, self.max_scale)
         )
         current = self._checked("update", state).next_loss_scale
-        if not hasattr(finite, "dtype") and not isinstance(finite, bool):
-            raise TypeError(
-                "DynamicLossScaler.update: finite must be a scalar bool such as all_finite(grads), "
-                f"got {type(finite).__name__}."
-            )
+        where = "DynamicLossScaler.update: finite must be a scalar bool such as all_finite(grads)"
+        if not isinstance(finite, bool) and getattr(finite, "dtype", None) != np.bool_:
+            given = getattr(finite, "dtype", type(finite).__name__)
+            raise TypeError(f"{where}, got {given}.")
+        if jnp.shape(finite) != ():
+            raise ValueError(f"{where}, got shape {jnp.shape(finite)}.")
         unskipped = jnp.where(finite, state.unskipped + 1, 0)
         grown = unskipped >= self.scale_window
         following = jnp.where(grown, jnp.minimum(current * factor, most), current)

@@ -8,11 +8,20 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
+from jaxmxopt._core.copies import on_device
 from jaxmxopt._core.exported import exportable_node
 
 __all__ = ["RowSparse", "UniqueRows", "is_row_sparse"]
 
 Self = TypeVar("Self", bound="RowSparse")
+# The least number of rows that `padded` fills up to by itself.
+FEWEST = 8
+
+
+def _past_the_height(dtype: Any) -> Any:
+    """Return a dtype of indices that holds any height beside them."""
+    narrow = dtype.itemsize < 4 or dtype == np.uint32
+    return np.dtype(np.int32) if narrow else dtype
 
 
 def _as_indices(indices: Any) -> jax.Array:
@@ -21,14 +30,14 @@ def _as_indices(indices: Any) -> jax.Array:
         return jnp.asarray(indices)
     given = _integers(indices)
     if given.dtype.kind not in "iuO":
-        return jnp.asarray(given)
+        return on_device(given)
     wanted = np.int64 if given.dtype.kind == "O" else given.dtype
     kept = np.iinfo(jax.dtypes.canonicalize_dtype(wanted))
     lost = given[(given < kept.min) | (given > kept.max)]
     if lost.size:
         more = "" if kept.bits == 64 else "; jax_enable_x64 allows more"
         raise ValueError(f"RowSparse: indices must be of {kept.dtype}, got {lost.flat[0]}{more}.")
-    return jnp.asarray(given.astype(kept.dtype))
+    return on_device(given.astype(kept.dtype))
 
 
 def _integers(indices: Any) -> np.ndarray:
@@ -88,7 +97,8 @@ class RowSparse:
 
     def __init__(self, indices: Any, values: Any, shape: tuple[int, ...]) -> None:
         self.indices = _as_indices(indices)
-        self.values = jnp.asarray(values)
+        # Not jnp.asarray, which compiles for every shape.
+        self.values = on_device(values) if isinstance(values, np.ndarray) else jnp.asarray(values)
         try:
             self.shape = tuple(int(size) for size in shape)
         except TypeError:
@@ -227,14 +237,60 @@ class RowSparse:
             )
         return cls.tree_unflatten(tuple(array.shape), (array.indices[:, 0], array.data))
 
+    def padded(self: Self, size: int | None = None) -> Self:
+        """Return the same gradient with more rows, which have no effect.
+
+        A step recompiles for every number of rows. Batches that are filled up to a few sizes
+        share a few programs. Outside of `jax.jit` the rows pass through the host, where nothing
+        is compiled for them.
+
+        Args:
+            size: the number of rows to fill up to. None: the next power of two, 8 at least.
+
+        Raises:
+            ValueError: there are more rows than `size`.
+
+        Example:
+            >>> import jax.numpy as jnp, jaxmxopt as mxopt
+            >>> mxopt.RowSparse([3, 7, 4], jnp.ones((3, 2)), (9, 2)).padded(64)
+            RowSparse(64 rows of (9, 2), float32)
+        """
+        count = self.indices.shape[0]
+        size = max(1 << (count - 1).bit_length(), FEWEST) if size is None else size
+        if size < count or self.indices.ndim != 1:
+            raise ValueError(
+                f"RowSparse.padded: size must be at least the number of rows, {count}, got {size}; "
+                f"and indices must be a vector, got shape {self.indices.shape}."
+            )
+        if size == count:
+            return self
+        traced = isinstance(self.indices, Tracer) or isinstance(self.values, Tracer)
+        xp: Any = jnp if traced else np
+        old = (self.indices, self.values) if traced else jax.device_get((self.indices, self.values))
+        dtype = _past_the_height(self.indices.dtype)
+        unused = xp.full(size - count, self.shape[0], dtype)
+        zeros = xp.zeros((size - count, *self.values.shape[1:]), self.values.dtype)
+        indices = xp.concatenate([old[0].astype(dtype), unused])
+        values = xp.concatenate([old[1], zeros])
+        if not traced:
+            committed = getattr(self.values, "committed", False)
+            place = self.values.sharding if committed else None
+            indices, values = jax.device_put((indices, values), place)
+        return self.tree_unflatten(self.shape, (indices, values))
+
     def unique(self) -> "UniqueRows":
         """Sums the values of duplicate indices; sizes stay `k`."""
-        rows = self._rows()
+        rows, height = self._rows(), self.shape[0]
         if rows.shape[0] < 2:
             return UniqueRows(rows, self.values)
-        # Rows that come in order, as MXNet's do, need no more than this look at them.
-        ascending = jnp.all(rows[1:] > rows[:-1])
-        return lax.cond(ascending, UniqueRows, self._summed, rows, self.values)
+        # Rows that come in order, as MXNet's do, unused ones last, need no more than this look.
+        ascending = jnp.all((rows[1:] > rows[:-1]) | (rows[1:] == height))
+        return lax.cond(ascending, self._in_order, self._summed, rows, self.values)
+
+    def _in_order(self, rows: jax.Array, values: jax.Array) -> "UniqueRows":
+        """Tells the unused of distinct rows apart."""
+        spare = self.shape[0] + lax.iota(rows.dtype, rows.shape[0])
+        return UniqueRows(jnp.where(rows < self.shape[0], rows, spare), values)
 
     def _summed(self, rows: jax.Array, values: jax.Array) -> "UniqueRows":
         """Sums what falls on one row at the place of the row's first index in order."""
@@ -253,8 +309,7 @@ class RowSparse:
     def _rows(self) -> jax.Array:
         """The indices, wide enough to go past the height, which stands for all out of range."""
         rows, height = self.indices, self.shape[0]
-        if rows.dtype.itemsize < 4 or rows.dtype == jnp.uint32:
-            rows = rows.astype(jnp.int32)
+        rows = rows.astype(_past_the_height(rows.dtype))
         return jnp.where((rows < 0) | (rows > height), height, rows)
 
 

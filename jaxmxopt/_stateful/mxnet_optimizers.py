@@ -390,7 +390,7 @@ def _taken_over(record: MXNetRecord, optimizer: Optimizer) -> Optimizer:
     made.lr_mult = dict(record.attributes.get("lr_mult") or {})
     made.wd_mult = dict(wd_mult or {})
     made.sym_info = record.attributes.get("sym_info") or ()
-    made.num_update = counts.num_update
+    made._count_from(counts.num_update)
     made._all_index_update_counts = {
         device: dict(by_index) for device, by_index in counts.by_device.items()
     }

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeVar, cast
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from jaxmxopt._core.algorithm import HALF, OptimizerDef, Unasked
 from jaxmxopt._core.config import NonNegative, as_number, nearest
@@ -146,6 +147,8 @@ class Optimizer:
     _wd_mult: Any = NotMade()
     # The compiled functions and numbers of the definition as it stands: see `updates.prepared`.
     _prepared: Any = None
+    # True if a multiplier was set by a name, and no weight has come yet that could have it.
+    _unnamed = False
     # True if a weight of a list has ever decayed: from then on no decay leads to a recompile.
     _decays = False
     # The largest count of any index, in calls.
@@ -201,6 +204,7 @@ class Optimizer:
         write.update(_lr_mult=None, _wd_mult=None, _largest=self.begin_num_update)
         write["_all_index_update_counts"] = {0: {}}
         self._set_current_context(0)
+        self._check_multipliers("param_dict", param_dict)
         write["idx2name"] = dict(self._read("param_idx2name", None) or {})
         write["sym_info"] = about_symbol
         write["param_dict"] = param_dict or {}
@@ -256,6 +260,11 @@ class Optimizer:
             numbers = {name: plain(name, value) for name, value in fields.items()}
             changed = {name: value for name, value in numbers.items() if value is not fields[name]}
             definition = definition.replace(**changed) if changed else definition
+        elif any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(definition)):
+            raise TypeError(
+                f"{type(self).__name__}: numbers of definition must be known, got a tracer: use "
+                "the definition itself inside of jax.jit."
+            )
         self._hold(definition)
         vars(self)["_rate"] = self._read("learning_rate", None)
 
@@ -288,6 +297,8 @@ class Optimizer:
             )
         if "_definition" in vars(self) and name not in vars(self):
             check_new(self, name)
+        if name == "param_dict":
+            self._check_multipliers(name, value)
         object.__setattr__(self, name, value)
         if name in updates.RATES:
             # The next update asks it.
@@ -380,11 +391,29 @@ class Optimizer:
     def wd_mult(self, table: Any) -> None:
         self._set_table("wd_mult", table)
 
+    def _check_multipliers(self, what: str, table: Any) -> None:
+        """Raise unless multipliers are known, and something takes them."""
+        where = f"{type(self).__name__}.{what}"
+        if table and not any("lr_mult" in vars(part) for part in self._parts):
+            raise TypeError(
+                f"{where} must be left out: {type(self._definition).__name__} has no multipliers; "
+                "optax.masked is for some of the weights."
+            )
+        for key in table or () if what != "param_dict" else ():
+            if isinstance(table[key], Tracer):
+                raise TypeError(
+                    f"{where}[{key!r}] must be a known number, got a tracer. Multipliers live on "
+                    "the host: use `definition` inside of jax.jit."
+                )
+
     def _set_table(self, which: str, table: Any) -> None:
+        self._check_multipliers(which, table)
         if self._is_algorithm:
             vars(self)[f"_{which}"] = table
         else:
             self._hold(self._definition.replace(**{which: table}))
+        tables = self.lr_mult or (), self.wd_mult or ()
+        vars(self)["_unnamed"] = any(isinstance(key, str) for one in tables for key in one)
 
     def set_lr_mult(self, args_lr_mult: Mapping[Any, float]) -> None:
         """Set the factors of the learning rate, in place of all earlier ones.
@@ -466,6 +495,18 @@ class Optimizer:
         factor = find(table, index, self.idx2name.get(index))
         return 1.0 if factor is None else factor
 
+    def _look_for_names(self, indices: Sequence[Any]) -> None:
+        """Warn, once a table, of multipliers by name where weights have none."""
+        if not self.idx2name and not any(isinstance(index, str) for index in indices):
+            tables = ("lr_mult", "wd_mult")
+            keys = [(w, key) for w in tables for key in getattr(self, w) if isinstance(key, str)]
+            for which, key in keys[:1]:
+                warn_caller(
+                    f"{type(self).__name__}.{which}[{key!r}] is of no weight: index "
+                    f"{indices[0]!r} has no name, which param_idx2name would give."
+                )
+        vars(self)["_unnamed"] = False
+
     def _without_weight(self, shapes: Mapping[str, Sequence[int]]) -> list[str]:
         """Return messages about multipliers and patterns that are of none of these weights."""
         if type(self._definition) is Undefined:
@@ -485,6 +526,19 @@ class Optimizer:
 
     @num_update.setter
     def num_update(self, count: int) -> None:
+        where = f"{type(self).__name__}.num_update"
+        if not self._is_algorithm:
+            raise AttributeError(
+                f"{where} cannot be assigned around {type(self._definition).__name__}, whose "
+                f"states count for themselves, got {count!r}; begin_num_update is where new "
+                "states start."
+            )
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)):
+            raise TypeError(f"{where} must be an integer, got {count!r}.")
+        self._count_from(int(count))
+
+    def _count_from(self, count: int) -> None:
+        """Set `num_update`."""
         begin, every = self.begin_num_update, updates.calls_an_update(self._definition)
         vars(self)["_largest"] = begin + (count - begin) * every
 
@@ -578,10 +632,13 @@ class Optimizer:
             NotImplementedError: there is no definition, and the subclass has no update.
         """
         prepared = self._prepared or updates.prepared(self)
+        if self._unnamed:
+            self._look_for_names(index if isinstance(index, (list, tuple)) else [index])
         if not isinstance(index, (list, tuple)):
             return prepared.one(self, index, weight, grad, state)
         call = f"{type(self).__name__}.update"
         updates.check_lists(call, len(index), weight=weight, grad=grad, state=state)
+        updates.check_indices(self, index)
         return prepared.several(self, list(index), weight, grad, state)
 
     def update_multi_precision(

@@ -10,6 +10,7 @@ import jax
 from jaxmxopt._core import __version__
 from jaxmxopt._core.names import path_name
 from jaxmxopt._core.numeric import widens
+from jaxmxopt._core.overriding import warn_caller
 from jaxmxopt._files import archive
 from jaxmxopt._files.arrays import on_host
 from jaxmxopt._files.codec import Decoder, algorithm_name, class_name, encode
@@ -25,7 +26,7 @@ __all__ = ["Restored", "adopted", "dumped", "loaded", "restored", "updater_conte
 _ZIP = b"PK\x03\x04"
 # Made anew, given by the program, or said elsewhere in the header.
 _LEFT_OUT = {
-    *("_prepared", "_parts", "param_dict", "_definition", "_decays"),
+    *("_prepared", "_parts", "param_dict", "_definition", "_decays", "_unnamed"),
     *("_rate", "_lr_mult", "_wd_mult"),
     *("_largest", "_all_index_update_counts", "_index_update_count"),
 }
@@ -106,6 +107,7 @@ def updater_contents(
         "counts": encode(counts, "counts", arrays, hyperparameters=True),
         "states": encode(dict(states), "states", arrays),
         "more": encode(more, "more", arrays),
+        "schedule": encode(_remembered(optimizer.lr_scheduler), "schedule", arrays),
     }
     if dump_optimizer:
         definition = None if _is_undefined(optimizer) else optimizer.definition
@@ -160,6 +162,7 @@ def restored(reader: archive.Reader, optimizer: Optimizer, current: Mapping[Any,
     if header.get("optimizer") is not None:
         _take_over(made, header["optimizer"], decode)
     _take_counts(made, decode(header.get("counts"), "counts"))
+    _look_at_schedule(optimizer, decode(header.get("schedule"), "schedule"))
     classes = classes_beside(type(optimizer), current.values())
     states = Decoder(reader.leaf, classes=classes).decode(header.get("states"), "states")
     if not isinstance(states, dict):
@@ -167,6 +170,25 @@ def restored(reader: archive.Reader, optimizer: Optimizer, current: Mapping[Any,
     for index in states.keys() & current.keys():
         states[index] = _like(index, states[index], current[index])
     return Restored(made, states, decode(header.get("more"), "more"))
+
+
+def _remembered(scheduler: Any) -> dict[str, Any]:
+    """Return the numbers that an object which is a schedule keeps itself."""
+    if scheduler is None or getattr(scheduler, "_is_value", False):
+        return {}
+    kept = getattr(scheduler, "__dict__", {})
+    return {name: kept[name] for name in kept if type(kept[name]) in (bool, int, float, str)}
+
+
+def _look_at_schedule(optimizer: Optimizer, told: Any) -> None:
+    """Warn of what the schedule of now remembers otherwise than that of the file did."""
+    now = _remembered(optimizer.lr_scheduler)
+    for name in now if isinstance(told, dict) else ():
+        if name in told and told[name] != now[name]:
+            warn_caller(
+                f"lr_scheduler.{name} is {told[name]!r} in the file and stays {now[name]!r} here: "
+                f"of a {type(optimizer.lr_scheduler).__name__} a file sets nothing; set it."
+            )
 
 
 def _like(index: Any, state: Any, current: Any) -> Any:
@@ -237,7 +259,7 @@ def _take_counts(made: Optimizer, counts: Any) -> None:
             merged[index] = max(count, merged.get(index, count))
     # A weight may go on on another device, where its count is to go on too.
     devices = {*by_device, *(device.id for device in jax.local_devices())}
-    made.num_update = num_update
+    made._count_from(num_update)
     made._all_index_update_counts = {
         device: {**merged, **by_device.get(device, {})} for device in sorted(devices)
     }

@@ -1,5 +1,6 @@
 """gluon.Trainer: an optimizer, a tree of weights and their states, updated in one call."""
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -9,10 +10,13 @@ import jax.numpy as jnp
 
 from jaxmxopt._core.algorithm import HALF
 from jaxmxopt._core.config import Real, as_number
+from jaxmxopt._core.copies import moved, private
 from jaxmxopt._core.definition import Definition
 from jaxmxopt._core.loss_scale import DynamicLossScaler, LossScale, all_finite
 from jaxmxopt._core.names import flatten_with_names
+from jaxmxopt._core.numeric import compute_dtype
 from jaxmxopt._core.overriding import warn_caller
+from jaxmxopt._core.programs import precise
 from jaxmxopt._core.state import MasterState, State
 from jaxmxopt._files.files import replacing
 from jaxmxopt._files.objects import opened
@@ -22,9 +26,11 @@ from jaxmxopt._stateful.updater import device_id, placed
 from jaxmxopt._stateful.updates import (
     TreeStates,
     adds_up,
+    check_pairs,
     has_masters,
     leaves_of,
     multiplied,
+    scales_apart,
     updates_of,
 )
 
@@ -266,17 +272,24 @@ class Trainer:
             if leaf is not None and read and not hasattr(leaf, "dtype"):
                 kind = type(leaf).__name__
                 raise TypeError(f"{call}({name!r}): grad must be an array, got {kind}.")
-        finite, following = self._scaling.judged(leaves)
+        optimizer = self._optimizer
+        run = updates_of(optimizer)
+        leaves = run.filled(private(leaves))
+        factor = 1 / batch_size / self._scaling.divisor
+        finite, following = self._scaling.judged(leaves, self._params, self._scale * factor)
         if not finite:
+            # A step that is skipped refuses what another would.
+            check_pairs(call, self._names, self._params, leaves)
             self._scaling.state = following
             return self.params
-        optimizer = self._optimizer
         before = optimizer.rescale_grad
-        if adds_up(optimizer):
-            # The factor of the last call would be that of all gradients before.
-            optimizer.rescale_grad = self._scale
-            factor = jnp.asarray(1 / batch_size / self._scaling.divisor)
-            leaves = multiplied(leaves, factor)
+        if scales_apart(optimizer):
+            if adds_up(optimizer):
+                # The factor of the last call would be that of all gradients before.
+                optimizer.rescale_grad = self._scale
+            elif before:
+                factor *= self._scale / before
+            leaves = multiplied(leaves, moved(precise(factor), next(iter(self._params), None)))
         else:
             optimizer.rescale_grad = self._scale / batch_size / self._scaling.divisor
         try:
@@ -413,19 +426,29 @@ class _LossScaling:
         if scaler is not None and not isinstance(scaler, DynamicLossScaler):
             raise TypeError(f"Trainer: loss_scaler must be a DynamicLossScaler, got {scaler!r}.")
         self.scaler = scaler
+        # Its numbers are the same in every step.
+        self._on_device = jax.device_put(scaler)
         self.state = (scaler or DynamicLossScaler(init_scale=1.0)).init()
 
-    def judged(self, grads: Any) -> tuple[bool, LossScale]:
-        """Return True if gradients are finite, and the state of the next step."""
+    def judged(self, grads: Any, weights: Any, factor: float) -> tuple[bool, LossScale]:
+        """Return True if gradients are finite as they are applied, and the state of the next step.
+
+        Args:
+            grads: of each weight, or None.
+            weights: whose arithmetic the gradients are rounded to.
+            factor: what the gradients are multiplied by.
+        """
         if self.scaler is None:
             return True, self.state
-        finite, following = _judged(self.scaler, self.state, grads)
-        return bool(finite), following
+        dtypes = tuple(compute_dtype(weight.dtype) for weight in weights)
+        number = moved(precise(factor), next(iter(weights), None))
+        finite, following = _judged(self._on_device, self.state, grads, number, dtypes)
+        return bool(jax.device_get(finite)), following
 
     @property
     def divisor(self) -> float:
         """The number that the gradients of this step are to be divided by."""
-        return 1.0 if self.scaler is None else float(self.state.loss_scale)
+        return 1.0 if self.scaler is None else float(jax.device_get(self.state.loss_scale))
 
     @property
     def kept(self) -> LossScale | None:
@@ -441,9 +464,13 @@ class _LossScaling:
         return found
 
 
-@jax.jit
-def _judged(scaler: DynamicLossScaler, state: LossScale, grads: Any) -> Any:
-    finite = all_finite(grads)
+@functools.partial(jax.jit, static_argnums=4)
+def _judged(
+    scaler: DynamicLossScaler, state: LossScale, grads: Any, factor: Any, dtypes: tuple[Any, ...]
+) -> Any:
+    pairs = zip(grads, dtypes, strict=True)
+    applied = [None if g is None else multiplied(g.astype(dtype), factor) for g, dtype in pairs]
+    finite = all_finite(applied)
     return finite, scaler.update(state, finite)
 
 

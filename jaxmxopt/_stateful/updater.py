@@ -59,6 +59,8 @@ class Updater:
             refuse_traced(optimizer, index, grad)
             state = self._state(index, weight)
             optimizer._set_current_context(device)
+            if optimizer._unnamed:
+                optimizer._look_for_names([index])
             updated = updates_of(optimizer).one(optimizer, index, weight, grad, state)
             weight, self.states[index] = updated
             return weight
@@ -69,6 +71,8 @@ class Updater:
         refuse_traced(optimizer, indices, *weight, *grad)
         states = [self._state(one, w) for one, w in zip(indices, weight, strict=True)]
         optimizer._set_current_context(device_id(weight[0]))
+        if optimizer._unnamed:
+            optimizer._look_for_names(indices)
         run = updates_of(optimizer).several
         weights, states = run(optimizer, indices, weight, grad, states)
         self.states.update(zip(indices, states, strict=True))

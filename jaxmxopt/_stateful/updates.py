@@ -20,20 +20,24 @@ from jaxmxopt._core.checks import (
     MismatchError,
     WrongKindError,
     check_grads,
+    check_pair,
     check_rates,
     explained,
     unusable,
 )
 from jaxmxopt._core.config import FrozenMap
+from jaxmxopt._core.copies import moved, private
 from jaxmxopt._core.definition import Arrays
 from jaxmxopt._core.gradients import multiplied as _multiplied
 from jaxmxopt._core.layout import Layout, Packed
 from jaxmxopt._core.names import Multipliers, Tree
 from jaxmxopt._core.rates import sealed
 from jaxmxopt._core.slots import Like, as_now, kinds_of
+from jaxmxopt._core.sparse import RowSparse
 from jaxmxopt._core.state import masters
 from jaxmxopt._operators.rows import ROW_RULES
 from jaxmxopt._stateful.conventions import AGGREGATED, COUNTS_TOGETHER
+from jaxmxopt._stateful.filling import filled
 from jaxmxopt._stateful.hyperparameters import Undefined
 from jaxmxopt._stateful.mxnet_states import slots_and_master, slots_from_mxnet, with_master
 from jaxmxopt._wrappers.accumulate import Accumulate
@@ -47,7 +51,9 @@ __all__ = [
     "adds_up",
     "aggregation",
     "calls_an_update",
+    "check_indices",
     "check_lists",
+    "check_pairs",
     "decaying",
     "first_state",
     "full_weight",
@@ -57,6 +63,7 @@ __all__ = [
     "named_state",
     "prepared",
     "refuse_traced",
+    "scales_apart",
     "updates_of",
 ]
 
@@ -98,6 +105,12 @@ def calls_an_update(definition: Any) -> int:
 def adds_up(optimizer: Any) -> bool:
     """True if gradients of several calls make an update."""
     return any(isinstance(part, Accumulate) for part in optimizer._parts)
+
+
+def scales_apart(optimizer: Any) -> bool:
+    """True if one `rescale_grad` cannot stand for all: gradients add up, or parts have others."""
+    scales = {vars(part).get("rescale_grad") for part in optimizer._parts} - {None}
+    return adds_up(optimizer) or len(scales) > 1
 
 
 # States of one weight.
@@ -225,6 +238,10 @@ def updates_of(optimizer: Any) -> "Updates":
 class Updates:
     """A way of updating one weight, a list of weights, and a tree of them."""
 
+    def filled(self, grads: Sequence[Any]) -> Sequence[Any]:
+        """Return gradients as updates take them, so that few programs serve any number of rows."""
+        return filled(grads)
+
     def one(self, optimizer: Any, index: Any, weight: Any, grad: Any, state: Any) -> Any:
         """Return the new weight and state of one weight."""
         raise NotImplementedError
@@ -316,8 +333,11 @@ class _ByAlgorithm(Updates):
             counted = self._counted(optimizer, index)
             run = self._by_index.get(index) or self._single(optimizer, index, counted)
             numbers = self._numbers(counted)
+            if isinstance(grad, RowSparse):
+                grad = filled([grad])[0]
             slots, master = slots_and_master(state)
-            new, after, masters = run(numbers, [weight], (slots,), (master,), [grad])
+            given = private(([weight], (slots,), (master,), [grad]))
+            new, after, masters = run(moved(numbers, weight), *given)
             # Something else may be traced: a state, rows, or all that happens inside of jax.jit.
             if isinstance(new[0], Tracer):
                 raise _traced(optimizer, index)
@@ -370,7 +390,8 @@ class _ByAlgorithm(Updates):
         given = zip(indices, weights, states, strict=True)
         named = [named_state(optimizer, "update", *one) for one in given]
         kept = self._packed(indices, _apart(len(indices)), named)
-        new, kept = self._together(optimizer, call, list(weights), list(grads), kept, donate=False)
+        grads = list(filled(grads))
+        new, kept = self._together(optimizer, call, list(weights), grads, kept, donate=False)
         return new, list(map(with_master, kept.slots.groups, kept.masters.groups))
 
     def laid_out(
@@ -426,8 +447,9 @@ class _ByAlgorithm(Updates):
                 self._by_list[key] = run
             rows = [jax.tree.leaves(one) for one in rates]
             numbers = [*self._floats, *(number for n in which for number in rows[n])]
-            given = weights, slots.groups, masters.groups, grads
-            new, after, after_masters = run(programs.precise(numbers), *given)
+            given = private((weights, slots.groups, masters.groups, grads))
+            vector = moved(programs.precise(numbers), weights[0])
+            new, after, after_masters = run(vector, *given)
             refuse_traced(optimizer, list(indices), *new)
             kept = Packed(after, layout), Packed(after_masters, layout)
             return new, TreeStates(indices, *kept)
@@ -543,6 +565,7 @@ class _ByWrapper(Updates):
 
     def one(self, optimizer: Any, index: Any, weight: Any, grad: Any, state: Any) -> Any:
         refuse_traced(optimizer, index, weight, grad)
+        grad = filled([grad])[0]
         updated = optimizer.definition.update(index, weight, grad, state)
         refuse_traced(optimizer, index, updated[0])
         optimizer._update_count(index)
@@ -568,6 +591,7 @@ class _ByWrapper(Updates):
                 f"updated equally often, as {self._joint} looks at them together, got counts "
                 f"{sorted(parts)}."
             )
+        grads = filled(grads)
         new, new_states = list(weights), list(states)
         for part in parts.values():
             arguments = [[given[n] for n in part] for given in (indices, weights, grads, states)]
@@ -645,6 +669,9 @@ def _by_name(definition: Any) -> Any:
 
 class _ByCalls(Updates):
     """Updates by calling the `update` of a subclass, as MXNet's Updater calls it."""
+
+    def filled(self, grads: Sequence[Any]) -> Sequence[Any]:
+        return grads
 
     def one(self, optimizer: Any, index: Any, weight: Any, grad: Any, state: Any) -> Any:
         if optimizer.aggregate_num > 0:
@@ -802,6 +829,16 @@ def check_lists(call: str, count: int, **given: Any) -> None:
             raise ValueError(f"{call}: {what} must be a list of {count}, as index is, got {size}.")
 
 
+def check_pairs(call: str, names: Sequence[str], weights: Any, grads: Any) -> None:
+    """Raise unless all gradients that are not None fit their weights."""
+    for name, weight, grad in zip(names, weights, grads, strict=True):
+        try:
+            if grad is not None:
+                check_pair(weight, grad, name)
+        except (MismatchError, WrongKindError) as error:
+            raise explained(call, error) from None
+
+
 def refuse_traced(optimizer: Any, index: Any, *arrays: Any) -> None:
     """Raise TypeError if an array is only being traced."""
     if any(isinstance(array, Tracer) for array in arrays):
@@ -814,6 +851,15 @@ def _traced(optimizer: Any, index: Any) -> TypeError:
         "a tracer. The counts live on the host, where jax.jit would count once for all calls: use "
         "`definition` there."
     )
+
+
+def check_indices(optimizer: Any, indices: Sequence[Any]) -> None:
+    """Raise TypeError unless every index is hashable."""
+    for index in indices:
+        try:
+            hash(index)
+        except TypeError:
+            raise _unhashable(optimizer, index) from None
 
 
 def _unhashable(optimizer: Any, index: Any) -> TypeError:
