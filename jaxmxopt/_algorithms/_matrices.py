@@ -65,5 +65,5 @@ def matrices_of(
 
 def _axes_of(pattern: str) -> tuple[list[list[str]], Any]:
     """Return the names in each axis of a pattern, and what is not understood."""
-    axes = [(inside or "").split() or [name] for inside, name in _AXIS.findall(pattern)]
+    axes = [str(inside or "").split() or [str(name)] for inside, name in _AXIS.findall(pattern)]
     return axes, _AXIS.sub("", pattern).strip()

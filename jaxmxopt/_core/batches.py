@@ -5,7 +5,7 @@ they ask for, and runs the rules again with the answers. What the first run comp
 XLA leaves it out.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
@@ -55,7 +55,7 @@ def batched(function: Callable[..., T], *arrays: jax.Array, **shared: Any) -> T:
 
 
 @contextmanager
-def _answering(answer: Callable[[_Call], Any] | None) -> Iterator[None]:
+def _answering(answer: Callable[[_Call], Any] | None) -> Generator[None]:
     token = _answer.set(answer)
     try:
         yield

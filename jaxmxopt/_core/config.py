@@ -12,7 +12,7 @@ import math
 import types
 import typing
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from typing import Annotated, Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, TypeVar, cast, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -228,9 +228,10 @@ def _number(owner: str, name: str, value: Any, field: _Field) -> Any:
         return np.array(value) if isinstance(value, np.ndarray) else value
     if isinstance(value, bool) or not (isinstance(value, (int, float)) or _is_real_scalar(value)):
         raise TypeError(f"{owner}: {name} must be a real number, got {value!r}.")
-    if float(value) not in interval:
+    number = float(cast(Any, value))
+    if number not in interval:
         raise ValueError(f"{owner}: {name} must be in {interval}, got {value!r}.")
-    return float(value)
+    return number
 
 
 def _is_real_scalar(value: Any) -> bool:
