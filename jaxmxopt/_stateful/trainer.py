@@ -262,14 +262,15 @@ class Trainer:
         tables = zip(self._tables(), self._looked_at, strict=True)
         if any(now is not then and now != then for now, then in tables):
             self._look_for_names(call)
-        for name, leaf in zip(self._names, leaves, strict=True):
+        definition = self._optimizer._definition
+        for name, weight, leaf in zip(self._names, self._params, leaves, strict=True):
             if leaf is None and not ignore_stale_grad:
                 raise UserWarning(
                     f"{call}({name!r}): grad must be an array, got None; ignore_stale_grad=True "
                     "leaves such weights as they are."
                 )
-            read = self._optimizer._definition._reads(name)
-            if leaf is not None and read and not hasattr(leaf, "dtype"):
+            known = leaf is None or hasattr(leaf, "dtype")
+            if not known and definition._reads(name, weight):
                 kind = type(leaf).__name__
                 raise TypeError(f"{call}({name!r}): grad must be an array, got {kind}.")
         optimizer = self._optimizer
