@@ -145,7 +145,10 @@ def adafactor(draw: Draw) -> tuple[Options, Options]:
 
 def muon(draw: Draw) -> tuple[Options, Options]:
     momentum, nesterov = float(draw.choice([0.0, 0.9, 0.95])), bool(draw.random() < 0.5)
-    steps, scale = int(draw.integers(2, 7)), str(draw.choice(["original", "match_rms_adamw"]))
+    # Few structures, as each is compiled.
+    steps, scale = (5, "original") if nesterov else (3, "match_rms_adamw")
+    if draw.random() < 0.3:
+        steps, scale = 4, "original"
     a, b, c = ((3.4445, -4.775, 2.0315), (3.0, -3.2, 1.2))[int(draw.integers(2))]
     epsilon = float(draw.choice([1e-7, 1e-2]))
     same = {"momentum": momentum, "nesterov": nesterov}
@@ -167,10 +170,13 @@ def in_float32(optimizer: Any) -> None:
 
 
 def soap(draw: Draw) -> tuple[Options, Options]:
-    (beta1, beta2), frequency = betas(draw), int(draw.integers(1, 4))
-    own = None if draw.random() < 0.5 else 0.9
-    longest = int(draw.choice([3, 100]))
-    correct, normal = bool(draw.random() < 0.7), bool(draw.random() < 0.3)
+    beta1, beta2 = betas(draw)
+    # Few structures, as each is compiled.
+    frequency, own, longest, correct, normal = (
+        (1, None, 100, True, False),
+        (2, 0.9, 100, False, True),
+        (3, 0.8, 3, True, False),
+    )[int(draw.integers(3))]
     same = {"shampoo_beta": own, "precondition_frequency": frequency}
     ours = {"beta1": beta1, "beta2": beta2, "epsilon": 1e-6, "max_precondition_dim": longest}
     theirs = {"betas": (beta1, beta2), "eps": 1e-6, "max_precondition_dim": longest}
