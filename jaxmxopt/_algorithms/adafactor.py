@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import Interval, NonNegative, Positive, Scalar
-from jaxmxopt._core.numeric import clip, decay, minimum, norm, real, sqrt
+from jaxmxopt._core.numeric import clip, decay, maximum, minimum, norm, real, sqrt, squarable
 from jaxmxopt._core.slots import Like
 
 __all__ = ["Adafactor"]
@@ -88,17 +88,17 @@ class Adafactor(OptimizerDef):
 
     def slots(self, like: Like) -> AdafactorFactors | AdafactorSlots:
         if like.ndim < 2:
-            return AdafactorSlots(like.zeros())
+            return AdafactorSlots(like.zeros(dtype=like.wide))
         *others, row, column = range(like.ndim)
-        rows, columns = like.zeros(axes=(*others, row, None)), (*others, None, column)
-        return AdafactorFactors(rows, like.zeros(axes=columns))
+        axes = (*others, row, None), (*others, None, column)
+        return AdafactorFactors(*(like.zeros(axes=some, dtype=like.wide) for some in axes))
 
     def rates(self, lr: Any, wd: Any, t: Any) -> AdafactorRates:
         count = real(t, lr)
         return AdafactorRates(lr, wd, minimum(lr, 1 / sqrt(count)), count**self.beta2_decay)
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        g = clip(self.rescale_grad * grad, self.clip_gradient)
+        g = squarable(clip(self.rescale_grad * grad, self.clip_gradient), max(grad.size, 1))
 
         def averaged(old: Any, new: Any) -> Any:
             return old + rates.fresh * (new - old)
@@ -112,12 +112,12 @@ class Adafactor(OptimizerDef):
             var = averaged(slots.var, g * g)
             slots = AdafactorSlots(var)
         step = g / sqrt(self._least(var, 2))
-        size = jnp.maximum(self.epsilon2, _rms(weight))
-        lr = rates.relative * size / jnp.maximum(1, _rms(step) / self.clip_threshold)
+        size = maximum(self.epsilon2, _rms(weight))
+        lr = rates.relative * size / maximum(1.0, _rms(step) / self.clip_threshold)
         return weight - decay(rates.wd, rates.lr, weight) - lr * step, slots
 
     def _least(self, x: Any, power: int) -> Any:
-        return jnp.maximum(x, self.epsilon1**power)
+        return maximum(x, self.epsilon1**power)
 
 
 def _rms(x: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ from jaxmxopt._algorithms._eigenbasis import advanced
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.batches import batched
 from jaxmxopt._core.config import DecayRate, Interval, NonNegative, Static
-from jaxmxopt._core.numeric import clip, decay, maximum, one_minus_power, real, sqrt
+from jaxmxopt._core.numeric import clip, decay, maximum, one_minus_power, real, sqrt, squarable
 from jaxmxopt._core.slots import Like
 
 __all__ = ["SOAP"]
@@ -105,9 +105,10 @@ class SOAP(OptimizerDef):
         def side(axis: int) -> Any:
             if like.ndim < 2 or like.shape[axis] > self.max_precondition_dim:
                 return None
-            return like.zeros(axes=(*range(like.ndim - 2), axis, axis))
+            return like.zeros(axes=(*range(like.ndim - 2), axis, axis), dtype=like.wide)
 
-        return SOAPSlots(like.zeros(), like.zeros(), side(-2), side(-1), side(-2), side(-1))
+        var = like.zeros(dtype=like.wide)
+        return SOAPSlots(like.zeros(), var, side(-2), side(-1), side(-2), side(-1))
 
     def rates(self, lr: Any, wd: Any, t: Any) -> SOAPRates:
         age = t - self.begin_num_update - 1
@@ -120,7 +121,7 @@ class SOAP(OptimizerDef):
         return SOAPRates(lr, wd, step, first, anew)
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        g = clip(self.rescale_grad * grad, self.clip_gradient)
+        g = squarable(clip(self.rescale_grad * grad, self.clip_gradient), max(grad.size, 1))
         direction, new = batched(
             advanced,
             g,

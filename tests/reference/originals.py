@@ -247,14 +247,15 @@ def drawn(original: Original, number: int, draw: Draw) -> tuple[dict[str, Any], 
     rates = [first * (0.7**step if falling else 1.0) for step in range(STEPS)]
     ours, theirs = original.draw(draw)
     apart = number % 4 == 1
+    one, another = list(original.shapes)[-2:]
     case = {
         "class": original.ours,
         "inside": original.inside,
         "kwargs": ours,
         "rates": rates,
         "wd": float(draw.choice([0.01, 0.1])) if original.wd and number % 2 else 0.0,
-        "lr_mult": {"vector": original.lr_mult} if apart else {},
-        "wd_mult": {"vector": 0.0, "scalar": 2.0} if apart else {},
+        "lr_mult": {one: original.lr_mult} if apart else {},
+        "wd_mult": {one: 0.0, another: 2.0} if apart else {},
     }
     return case, theirs
 
