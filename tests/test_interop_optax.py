@@ -31,6 +31,10 @@ SETTINGS = {
     "AdaGrad": ({"learning_rate": 2.0}, {"learning_rate": 1.0}),
     "Adam": ({"learning_rate": 0.1}, {"learning_rate": 0.02}),
     "AdamW": ({"learning_rate": 0.1}, {"learning_rate": 0.02}),
+    "AdEMAMix": (
+        {"alpha": 0.5, "beta3": 0.99, **falling(0.1)},
+        {"alpha": 0.5, "beta3": 0.99, **falling(0.02)},
+    ),
     "Adamax": ({"learning_rate": 0.1}, {"learning_rate": 0.02}),
     "DCASGD": ({"learning_rate": 0.1}, {"learning_rate": 1e-3, "momentum": 0.9}),
     "FTML": (falling(0.1), falling(0.02)),
@@ -40,8 +44,10 @@ SETTINGS = {
     "LANS": (falling(0.1), falling(0.02)),
     "LARS": ({"eta": 0.1, **falling(1.0)}, {"eta": 0.01, "momentum": 0.9, **falling(1.0)}),
     "LBSGD": ({"learning_rate": 0.1}, {"learning_rate": 1e-3, "momentum": 0.9}),
+    "Lion": (falling(0.1), falling(0.01)),
     "NAG": ({"learning_rate": 0.1, "momentum": 0.5}, {"learning_rate": 1e-3, "momentum": 0.9}),
     "Nadam": ({"learning_rate": 0.1}, falling(0.02)),
+    "RAdam": ({"learning_rate": 0.1}, {"learning_rate": 0.02}),
     "RMSProp": (falling(0.1), falling(0.01)),
     "SGD": ({"learning_rate": 0.1}, {"learning_rate": 1e-3, "momentum": 0.9}),
     # A steep loss is a low temperature.
@@ -49,6 +55,8 @@ SETTINGS = {
         {"rescale_grad": 1e5, **falling(1e-6)},
         {"rescale_grad": 1e5, **falling(4e-7)},
     ),
+    "ScheduleFreeAdamW": ({"learning_rate": 0.1, "r": 2.0}, {"learning_rate": 0.02, "r": 2.0}),
+    "ScheduleFreeSGD": ({"learning_rate": 0.1, "r": 2.0}, {"learning_rate": 0.02, "r": 2.0}),
     "Signum": (falling(0.1), falling(0.01)),
     # Adds the gradient.
     "Test": ({"rescale_grad": -0.1}, {"rescale_grad": -0.01}),

@@ -161,7 +161,7 @@ def test_the_base_has_the_signature_of_mxnet() -> None:
     assert repr(parameters["multi_precision"].default) == "False"
 
 
-@pytest.mark.parametrize("kind", OF_MXNET)
+@pytest.mark.parametrize("kind", OF_MXNET, ids=lambda kind: kind.__name__)
 def test_each_class_is_documented_and_equals_its_definition(kind: Any) -> None:
     stateful = getattr(mxo, kind.__name__)
     assert stateful.__doc__.startswith(f"Stateful `jaxmxopt.{kind.__name__}`")
