@@ -29,7 +29,7 @@ NOTHING, ONE = 0.01, 1.01
 # those that are not here.
 KEPT = {"AdaBelief": 2, "AdaDelta": 2, "AdaGrad": 1, "DCASGD": 1, "FTML": 3, "Ftrl": 2}
 KEPT |= {"GroupAdaGrad": 1, "LAMB": 1, "LANS": 3, "LBSGD": 3, "NAG": 1, "RMSProp": 1, "SGLD": 4}
-KEPT |= {"Lion": 1, "ScheduleFreeSGD": 1, "ScheduleFreeAdamW": 2}
+KEPT |= {"Lion": 1, "ScheduleFreeSGD": 2, "ScheduleFreeAdamW": 2}
 # Its slot is the new weight once more.
 KEPT |= {"Test": 1}
 IN_PLACE = ("Adam", "AdamW", "Adamax", "Nadam", "SGD", "Signum", "ccSGD")
