@@ -27,6 +27,7 @@ lint: $(VENV)/.ready  ## style, format and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m pyright
+	$(RUN) tests/check_language.py
 
 demo: $(VENV)/.ready  ## train on handwritten digits and draw the curves
 	$(RUN) examples/digits.py

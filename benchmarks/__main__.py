@@ -40,7 +40,7 @@ def machine() -> dict[str, Any]:
 
 
 def plan(quick: bool, mxnet: pathlib.Path | None, tick: Tick) -> dict[str, list[Task]]:
-    """The measurements by part, as functions that give rows."""
+    """Return the measurements by part, as functions that give rows."""
     trees = ["resnet50", "small1000"] if quick else list(TREES)
     algorithms = ALGORITHMS[:2] if quick else ALGORITHMS
     rounds = 5 if quick else 15
@@ -79,13 +79,13 @@ def plan(quick: bool, mxnet: pathlib.Path | None, tick: Tick) -> dict[str, list[
 
 
 def second_process() -> Any:
-    """What a second process compiles."""
+    """Measure what a second process compiles."""
     with tempfile.TemporaryDirectory() as folder:
         return measure.second_process(pathlib.Path(folder))
 
 
 def merged(path: pathlib.Path, rows: list[Any]) -> list[Any]:
-    """The rows of the run before, with these in place of those of the same cases."""
+    """Return the rows of the run before, with these in place of those of the same cases."""
     new = {row["case"]: row for row in rows}
     old = json.loads(path.read_text())["rows"] if path.exists() else []
     kept = [new.pop(row["case"], row) for row in old]

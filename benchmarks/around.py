@@ -1,4 +1,4 @@
-"""What stands around an algorithm in a training: clipping, guards, averages, groups, precision."""
+"""The parts around an algorithm in a training: clipping, guards, averages, groups, precision."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -107,7 +107,7 @@ CASES: dict[str, Callable[[], Case]] = {
 
 
 def runs(case: Case, weights: Arrays, grads: Arrays) -> dict[str, Run]:
-    """Steps of both, each in a jit of its own whose weights and state are donated."""
+    """Step of both, each in a jit of its own whose weights and state are donated."""
     params, given = (_named(arrays, case.dtype) for arrays in (weights, grads))
     return {
         "jaxmxopt": _repeated(case.ours, case.steps, params, given),

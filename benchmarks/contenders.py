@@ -53,7 +53,7 @@ def ours(algorithm: str, weights: Arrays, grads: Arrays) -> Run:
 
 
 def _in_jit(step: Callable[..., Any], params: Any, state: Any, grads: Any) -> Run:
-    """A caller's own jit around a step, with gradients scaled before and a norm taken after."""
+    """Return a caller's jit around a step, with gradients scaled before and a norm taken after."""
 
     def train_step(params: Any, state: Any, grads: Any, scale: Any) -> Any:
         params, state = step(params, jax.tree.map(lambda g: g * scale, grads), state)
@@ -77,7 +77,7 @@ def ours_in_jit(algorithm: str, weights: Arrays, grads: Arrays) -> Run:
 
 
 def optax_in_jit(algorithm: str, weights: Arrays, grads: Arrays) -> Run:
-    """The same with optax."""
+    """Return the same with optax."""
     tx = OPTAX[algorithm]()
     params = [jnp.array(w) for w in weights]
     return _in_jit(
@@ -86,7 +86,7 @@ def optax_in_jit(algorithm: str, weights: Arrays, grads: Arrays) -> Run:
 
 
 def optax_update(tx: Any, params: Any, grads: Any, state: Any) -> Any:
-    """New weights and state, as `definition.step` gives them."""
+    """Return new weights and state, as `definition.step` gives them."""
     updates, state = tx.update(grads, state, params)
     return optax.apply_updates(params, updates), state
 

@@ -26,11 +26,11 @@ Tick = Callable[[], None]
 
 
 def skip() -> None:
-    """Shows no progress."""
+    """Show no progress."""
 
 
 def drawn(kind: str, rows: int, height: int) -> Indices:
-    """The rows of a gradient; of duplicates there are about three a row."""
+    """Return the rows of a gradient; of duplicates there are about three a row."""
     generator = np.random.default_rng(0)
     if kind == "duplicate":
         return generator.integers(0, max(rows // 3, 1), rows).astype(np.int32) * (height // rows)
@@ -108,7 +108,7 @@ def measured(
 
 
 def height(rows: int, height: int, rounds: int, tick: Tick = skip) -> dict[str, Any]:
-    """The rows of the whole table against those of a quarter."""
+    """Measure the rows of the whole table against those of a quarter."""
     runs = {
         "jaxmxopt": ours(drawn("ascending", rows, height), height),
         "a quarter of the height": ours(drawn("ascending", rows, height // 4), height // 4),
@@ -117,7 +117,7 @@ def height(rows: int, height: int, rounds: int, tick: Tick = skip) -> dict[str, 
 
 
 def density(rows: int, height: int, rounds: int, tick: Tick = skip) -> dict[str, Any]:
-    """Some rows against the whole table, which leaves nothing of the rows in the caches."""
+    """Measure some rows against the whole table, which leaves nothing of the rows in the caches."""
     indices = drawn("ascending", rows, height)
     runs = {"jaxmxopt": ours(indices, height), "optax, dense": optax_dense(indices, height)}
     return _row(f"density, {rows} rows of {height}", interleaved(runs, rounds, tick))

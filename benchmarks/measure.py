@@ -1,4 +1,4 @@
-"""What is measured: each function gives rows of a case, its milliseconds and its ratios."""
+"""The measurements: each function gives rows of a case, its milliseconds and its ratios."""
 
 import functools
 import importlib.util
@@ -29,7 +29,7 @@ Tick = Callable[[], None]
 
 
 def _row(case: str, medians: dict[str, float], **more: Any) -> Row:
-    """A case: the medians, and the ratio of ours to each other."""
+    """Return a case: the medians, and the ratio of ours to each other."""
     mine = medians["jaxmxopt"]
     ratios = {name: mine / taken for name, taken in medians.items() if name != "jaxmxopt"}
     return {"case": case, "milliseconds": medians, "ratios": ratios, **more}
@@ -49,7 +49,7 @@ def _mxnet(python: pathlib.Path | None, **case: Any) -> Iterator[dict[str, Calla
 
 
 def steps(tree: str, algorithm: str, rounds: int, mxnet: pathlib.Path | None, tick: Tick) -> Row:
-    """A whole-tree step against optax, torch's fused kernels, MXNet and the memory's limit."""
+    """Measure a whole-tree step against optax, torch, MXNet and the limit of the memory."""
     shapes = TREES[tree]()
     weights, grads = contenders.arrays_of(shapes, 0), contenders.arrays_of(shapes, 1)
     runs = {
@@ -67,7 +67,7 @@ def steps(tree: str, algorithm: str, rounds: int, mxnet: pathlib.Path | None, ti
 
 
 def steps_in_jit(tree: str, algorithm: str, rounds: int, tick: Tick) -> Row:
-    """The same inside a caller's own jit, with other work around it."""
+    """Measure the same inside a caller's own jit, with other work around it."""
     shapes = TREES[tree]()
     weights, grads = contenders.arrays_of(shapes, 0), contenders.arrays_of(shapes, 1)
     runs = {
@@ -79,7 +79,7 @@ def steps_in_jit(tree: str, algorithm: str, rounds: int, tick: Tick) -> Row:
 
 
 def steps_around(tree: str, name: str, rounds: int, tick: Tick) -> Row:
-    """A step with what stands around an algorithm, in a caller's jit."""
+    """Measure a step with what stands around an algorithm, in a caller's jit."""
     shapes = TREES[tree]()
     weights, grads = (contenders.arrays_of(shapes, seed) for seed in (0, 1))
     with warnings.catch_warnings():
@@ -91,7 +91,7 @@ def steps_around(tree: str, name: str, rounds: int, tick: Tick) -> Row:
 
 
 def small_net(algorithm: str, rounds: int, mxnet: pathlib.Path | None, tick: Tick) -> Row:
-    """A whole-tree step of six small weights, against optax, torch's fused kernels and MXNet."""
+    """Measure a whole-tree step of six small weights, against optax, torch and MXNet."""
     calls = 100
     weights, grads = (contenders.arrays_of(SMALL_NET, seed) for seed in (0, 1))
     runs = {
@@ -156,7 +156,7 @@ def _made_ready(function: Callable[..., Any], params: Any, state: Any) -> Row:
 
 
 def _kernels(program: str) -> int:
-    """How many kernels a run of a compiled program launches, calls followed, loops once."""
+    """Return how many kernels a run of a compiled program launches, loops counted once."""
     bodies = dict(
         re.findall(r"^(?:ENTRY )?%(\S+) \(.*?\{\n(.*?)^\}", program, re.MULTILINE | re.DOTALL)
     )
@@ -204,14 +204,14 @@ print((status("VmHWM") - before) / held)
 
 
 def peak_memory(tree: str) -> Row:
-    """What the process needs at most during a donated step, beside what it holds, as a share."""
+    """Return the most that a donated step needs beside what the process holds, as a share."""
     command = [sys.executable, "-c", PEAK, json.dumps(TREES[tree]())]
     share = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return {"case": f"process memory adam {tree}", "beside params, grads and state": share}
 
 
 def second_process(folder: pathlib.Path) -> Row:
-    """How many programs a second process compiles with JAX's persistent cache."""
+    """Measure how many programs a second process compiles with JAX's persistent cache."""
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder)}
     misses = [
         int(

@@ -37,14 +37,14 @@ def drawn(layers: int) -> dict[str, jax.Array]:
 
 
 def ours(params: Any) -> Callable[[], Any]:
-    """A step of jaxmxopt."""
+    """Return a step of jaxmxopt."""
     opt = mxopt.Muon(learning_rate=0.02)
     state, step = opt.init(params), jax.jit(opt.step)
     return lambda: step(params, params, state)
 
 
 def theirs(params: Any) -> Callable[[], Any]:
-    """A step of optax."""
+    """Return a step of optax."""
     tx = optax.contrib.muon(0.02)
     state = tx.init(params)
 
@@ -57,7 +57,7 @@ def theirs(params: Any) -> Callable[[], Any]:
 
 
 def seconds(step: Callable[[], Any]) -> float:
-    """How long a step takes."""
+    """Return the time of a step."""
     start = time.perf_counter()
     jax.block_until_ready(step())
     return time.perf_counter() - start

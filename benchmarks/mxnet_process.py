@@ -31,10 +31,10 @@ class MXNetProcess:
         return self._process.stdout.readline().strip()
 
     def __call__(self) -> float:
-        """The seconds of one step."""
+        """Return the seconds of one step."""
         return float(self._ask(""))
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self._process.kill()
         self._process.wait()

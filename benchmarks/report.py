@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 
 def write(result: dict[str, Any], folder: pathlib.Path, device: str) -> None:
-    """Writes `<device>.md` and `<device>-<tree>.png`."""
+    """Write `<device>.md` and `<device>-<tree>.png`."""
     (folder / f"{device}.md").write_text("\n".join(_page(result)) + "\n")
     for tree in TREES:
         rows = [row for row in _steps(result["rows"]) if row["case"].endswith(tree)]
@@ -26,7 +26,7 @@ def write(result: dict[str, Any], folder: pathlib.Path, device: str) -> None:
 
 
 def show(table: pathlib.Path, page: pathlib.Path) -> None:
-    """Puts a table into a page, between `<!-- benchmarks/results/NAME -->` and `<!-- end -->`."""
+    """Put a table into a page, between `<!-- benchmarks/results/NAME -->` and `<!-- end -->`."""
     text, mark = page.read_text(), f"<!-- benchmarks/results/{table.name} -->\n"
     before, rest = text.split(mark)
     page.write_text(before + mark + table.read_text() + rest[rest.index("<!-- end -->") :])

@@ -8,7 +8,7 @@ Run = Callable[[], None]
 
 
 def seconds(run: Run) -> float:
-    """The wall time of one call, which blocks until its work is done."""
+    """Return the wall time of one call, which blocks until its work is done."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
@@ -17,7 +17,7 @@ def seconds(run: Run) -> float:
 def interleaved(
     runs: Mapping[str, Callable[[], float]], rounds: int, tick: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """The median of each contender in milliseconds; each gives the seconds of one call."""
+    """Return the median of each contender in milliseconds; each gives the seconds of one call."""
     names = list(runs)
     samples: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(rounds + 1):
@@ -31,7 +31,7 @@ def interleaved(
 
 
 def batches(run: Run, calls: int) -> Callable[[], float]:
-    """The seconds of one call, measured over many: for calls of microseconds."""
+    """Return the seconds of one call, measured over many: for calls of microseconds."""
 
     def measured() -> float:
         start = time.perf_counter()
@@ -43,5 +43,5 @@ def batches(run: Run, calls: int) -> Callable[[], float]:
 
 
 def geometric_mean(values: Iterable[float]) -> float:
-    """The geometric mean of ratios."""
+    """Return the geometric mean of ratios."""
     return statistics.geometric_mean(list(values))

@@ -55,7 +55,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 @contextmanager
 def served(folder: pathlib.Path) -> Iterator[str]:
-    """The address of a folder on this machine."""
+    """Return the address of a folder on this machine."""
     handler = functools.partial(Quiet, directory=str(folder))
     with Server(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -64,7 +64,7 @@ def served(folder: pathlib.Path) -> Iterator[str]:
 
 
 class Findings:
-    """What is wrong, and how much was looked at."""
+    """Return what is wrong, and how much was looked at."""
 
     def __init__(self) -> None:
         self.wrong: list[str] = []
@@ -73,7 +73,7 @@ class Findings:
         self.counts = dict.fromkeys(("pages", "images", "formulas", "links", "copies"), 0)
 
     def unless(self, right: bool, what: str) -> None:
-        """Notes what is not right."""
+        """Note what is not right."""
         if not right:
             self.wrong.append(what)
 
@@ -173,7 +173,7 @@ def search(browser: Browser, base: str, findings: Findings) -> None:
 
 
 def main() -> int:
-    """Looks at everything; 1 if something is wrong."""
+    """Look at everything; 1 if something is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--browser", default=shutil.which("chromium") or shutil.which("google-chrome")

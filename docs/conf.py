@@ -80,7 +80,7 @@ def short_signature(app, what, name, obj, options, signature, returns):
 
 
 def reference_by_reference(app, what, name, obj, options, lines):
-    """The class of MXNet begins a paragraph of its own among the references."""
+    """Begin a paragraph of its own for the class of MXNet among the references."""
     del app, what, name, obj, options
     for number in reversed(range(1, len(lines))):
         if lines[number].lstrip().startswith("MXNet: `"):
@@ -88,6 +88,6 @@ def reference_by_reference(app, what, name, obj, options, lines):
 
 
 def setup(app):
-    """What Sphinx calls."""
+    """Set up the extension: Sphinx calls this."""
     app.connect("autodoc-process-docstring", reference_by_reference)
     app.connect("autodoc-process-signature", short_signature)

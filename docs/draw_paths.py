@@ -71,7 +71,7 @@ class Path(NamedTuple):
 
 
 def walk(kind: type[mxopt.OptimizerDef], settings: dict[str, Any]) -> Path:
-    """The path with the best of the rates."""
+    """Return the path with the best of the rates."""
 
     def points(rate: Any) -> Any:
         opt = kind(learning_rate=rate, **settings)
@@ -128,7 +128,7 @@ def draw(paths: dict[str, Path], file: pathlib.Path) -> None:
 
 
 def main() -> None:
-    """Walks and draws."""
+    """Walk and draws."""
     draw({name: walk(kind, settings) for name, kind, settings in ALGORITHMS}, FIGURE)
 
 

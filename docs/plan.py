@@ -28,7 +28,7 @@ ADAM = mxopt.AdamW(multi_precision=True)
 
 
 def transformer(width: int, layers: int, hidden: int, keys: int, words: int) -> Shapes:
-    """The weights of a decoder as Llama 2 is one, its layers stacked for `jax.lax.scan`."""
+    """Return the weights of a decoder as Llama 2 is one, its layers stacked for `jax.lax.scan`."""
     return {
         "embedding": (words, width),
         "query": (layers, width, width),
@@ -51,7 +51,7 @@ MODELS = {
 
 
 class Bytes(NamedTuple):
-    """What one device holds. Gradients lie as the weights do."""
+    """The bytes on one device. Gradients lie as the weights do."""
 
     weights: int
     grads: int
@@ -64,7 +64,7 @@ class Bytes(NamedTuple):
 
 
 def abstract_mesh(data: int, model: int = 1) -> AbstractMesh:
-    """A mesh of devices that need not exist."""
+    """Return a mesh of devices that need not exist."""
     return AbstractMesh((data, model), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
 
@@ -87,7 +87,7 @@ def abstract_weights(shapes: Shapes, mesh: Any, *axes: str, dtype: Any = jnp.bfl
 
 
 def bytes_on_one(tree: Any, shardings: Any) -> int:
-    """The bytes of a tree on one device."""
+    """Return the bytes of a tree on one device."""
     return sum(
         math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf, place in zip(jax.tree.leaves(tree), jax.tree.leaves(shardings), strict=True)
@@ -95,7 +95,7 @@ def bytes_on_one(tree: Any, shardings: Any) -> int:
 
 
 def held(opt: Any, weights: Any, *, divide: bool) -> Bytes:
-    """What one device holds, the state divided over the data axis or laid out as the weights."""
+    """Return the bytes on one device, the state over the data axis or laid out as the weights."""
     place = sharding.divided if divide else sharding.like_weights
     mine = bytes_on_one(weights, [leaf.sharding for leaf in jax.tree.leaves(weights)])
     state = jax.eval_shape(opt.init, weights)
@@ -103,7 +103,7 @@ def held(opt: Any, weights: Any, *, divide: bool) -> Bytes:
 
 
 class Traffic(NamedTuple):
-    """What one device sends in a step, with rings: `n - 1` pieces of an n-th each.
+    """The bytes that one device sends in a step, with rings: `n - 1` pieces of an n-th each.
 
     The size is of the weights that the ring has, in bytes.
     """
@@ -118,7 +118,7 @@ class Traffic(NamedTuple):
 
 
 def traffic(placement: str, size: float, replicas: int) -> Traffic:
-    """What a device sends in a step for gradients and weights of `size` bytes.
+    """Return what a device sends in a step for gradients and weights of `size` bytes.
 
     Args:
         placement: `"replicated"`: gradients are summed by an all-reduce, which is a
@@ -137,7 +137,7 @@ def traffic(placement: str, size: float, replicas: int) -> Traffic:
 
 
 def table(head: list[str], rows: list[list[Any]]) -> str:
-    """A table in Markdown, numbers to the right."""
+    """Return a table in Markdown, numbers to the right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
@@ -220,7 +220,7 @@ def tables() -> dict[str, str]:
 
 
 def written(text: str, made: Mapping[str, str]) -> str:
-    """The page with its tables between `<!-- table: NAME -->` and `<!-- end -->`."""
+    """Return the page with its tables between `<!-- table: NAME -->` and `<!-- end -->`."""
     for name, lines in made.items():
         mark = f"<!-- table: {name} -->"
         pattern = re.escape(mark) + r".*?<!-- end -->"

@@ -15,7 +15,7 @@ PAGE = pathlib.Path(__file__).parent / "porting.md"
 
 
 def written(text: str) -> str:
-    """The page with its tables as they are to be."""
+    """Return the page with its tables as they are to be."""
     return plan.written(text, {name: table(name) for name in ROWS})
 
 

@@ -46,7 +46,7 @@ class Digits(NamedTuple):
 
 
 def load() -> Digits:
-    """The 1,797 digits that scikit-learn ships."""
+    """Return the 1,797 digits that scikit-learn ships."""
     digits = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.target))
     images = (digits.images[order].reshape(-1, 64) / 16).astype(np.float32)
@@ -68,7 +68,7 @@ def init_params(seed: int) -> dict[str, Any]:
 
 
 def predict(params: dict[str, Any], images: jax.Array) -> jax.Array:
-    """The logits, in float32."""
+    """Return the logits, in float32."""
     *hidden, last = params.values()
     x = images.astype(jnp.bfloat16)
     for layer in hidden:
@@ -77,13 +77,13 @@ def predict(params: dict[str, Any], images: jax.Array) -> jax.Array:
 
 
 def loss_of(params: dict[str, Any], images: jax.Array, labels: jax.Array) -> jax.Array:
-    """The mean cross-entropy of a batch."""
+    """Return the mean cross-entropy of a batch."""
     log_probabilities = jax.nn.log_softmax(predict(params, images))
     return -jnp.mean(jnp.take_along_axis(log_probabilities, labels[:, None], 1))
 
 
 class Run(NamedTuple):
-    """What a training ended with, and what each device held of it."""
+    """The end of a training, and what each device held of it."""
 
     accuracy: float
     params: Any
@@ -130,7 +130,7 @@ def train(mesh: Mesh, data: Digits, steps: int, name: str) -> Run:
 
 
 def mesh_of(count: int) -> Mesh:
-    """A mesh of so many devices with one axis, `data`."""
+    """Return a mesh of so many devices with one axis, `data`."""
     devices = jax.devices() if len(jax.devices()) >= DEVICES else jax.devices("cpu")
     return Mesh(np.array(devices[:count]), ("data",), axis_types=(AxisType.Auto,))
 

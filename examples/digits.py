@@ -34,7 +34,7 @@ class Data(NamedTuple):
 
 
 def load() -> Data:
-    """The 1,797 digits that scikit-learn ships, a fifth of them held out."""
+    """Return the 1,797 digits that scikit-learn ships, a fifth of them held out."""
     digits = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.target))
     images = jnp.asarray(digits.images[order, :, :, None] / 16.0, jnp.float32)
@@ -63,7 +63,7 @@ def init_params(key: jax.Array) -> dict[str, Any]:
 
 
 def predict(params: dict[str, Any], images: jax.Array) -> jax.Array:
-    """The logits of a batch of images."""
+    """Return the logits of a batch of images."""
 
     def convolve(x: jax.Array, layer: dict[str, jax.Array]) -> jax.Array:
         dimensions = ("NHWC", "HWIO", "NHWC")
@@ -77,14 +77,14 @@ def predict(params: dict[str, Any], images: jax.Array) -> jax.Array:
 
 
 def loss_of(params: dict[str, Any], images: jax.Array, labels: jax.Array) -> jax.Array:
-    """The mean cross-entropy."""
+    """Return the mean cross-entropy."""
     log_probabilities = jax.nn.log_softmax(predict(params, images))
     return -jnp.mean(jnp.take_along_axis(log_probabilities, labels[:, None], 1))
 
 
 @jax.jit
 def accuracy(params: dict[str, Any], images: jax.Array, labels: jax.Array) -> jax.Array:
-    """The share of images whose digit is the most likely one."""
+    """Return the share of images whose digit is the most likely one."""
     return jnp.mean((jnp.argmax(predict(params, images), 1) == labels).astype(jnp.float32))
 
 

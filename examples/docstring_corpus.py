@@ -40,7 +40,7 @@ class Corpus(NamedTuple):
 
 
 def read(packages: Sequence[str] = PACKAGES, size: int = 25_000) -> Corpus:
-    """Reads the docstrings of those packages that are installed, without importing any.
+    """Read the docstrings of those packages that are installed, without importing any.
 
     Args:
         packages: names of packages; `stdlib` is the standard library.
@@ -60,7 +60,7 @@ def read(packages: Sequence[str] = PACKAGES, size: int = 25_000) -> Corpus:
 
 
 def sources(package: str) -> Iterator[pathlib.Path]:
-    """The source files of a package, without its tests; none where it is not installed."""
+    """Return the source files of a package, without its tests; none where it is not installed."""
     standard = package == STANDARD_LIBRARY
     root = pathlib.Path(sysconfig.get_path("stdlib" if standard else "purelib"))
     for file in (root if standard else root / package).rglob("*.py"):
@@ -70,7 +70,7 @@ def sources(package: str) -> Iterator[pathlib.Path]:
 
 
 def docstrings(file: pathlib.Path) -> Iterator[str]:
-    """The docstrings of a module, its classes and functions."""
+    """Return the docstrings of a module, its classes and functions."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Old escape sequences.

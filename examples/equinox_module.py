@@ -22,7 +22,7 @@ BATCH = 128
 
 @eqx.filter_value_and_grad
 def loss_of(network: eqx.Module, images: jax.Array, labels: jax.Array) -> jax.Array:
-    """The mean cross-entropy."""
+    """Return the mean cross-entropy."""
     log_probabilities = jax.nn.log_softmax(jax.vmap(network)(images))
     return -jnp.mean(jnp.take_along_axis(log_probabilities, labels[:, None], axis=1))
 

@@ -34,13 +34,13 @@ def init_params(key: jax.Array) -> dict[str, Any]:
 
 
 def predict(params: dict[str, Any], images: jax.Array) -> jax.Array:
-    """The logits of a batch of images."""
+    """Return the logits of a batch of images."""
     x = jax.nn.relu(images @ params["hidden"]["kernel"] + params["hidden"]["bias"])
     return x @ params["logits"]["kernel"] + params["logits"]["bias"]
 
 
 def exported(opt: mxopt.OptimizerDef, params: Any, state: mxopt.State) -> bytes:
-    """A training step, as bytes."""
+    """Return a training step, as bytes."""
 
     def train_step(params: Any, state: Any, images: jax.Array, labels: jax.Array) -> Any:
         def loss_of(params: Any) -> jax.Array:
@@ -61,7 +61,7 @@ def exported(opt: mxopt.OptimizerDef, params: Any, state: mxopt.State) -> bytes:
 
 
 def main(arguments: list[str] | None = None) -> float:
-    """Exports, reads back and trains; returns the held-out accuracy."""
+    """Export, reads back and trains; returns the held-out accuracy."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="100 steps only")
     steps = 100 if parser.parse_args(arguments).quick else 400

@@ -28,7 +28,7 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """The logits of a batch of images, in float32."""
+        """Return the logits of a batch of images, in float32."""
         half = {"dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16}
         x = nn.relu(nn.Dense(128, **half)(images))
         return nn.Dense(10, **half)(x).astype(jnp.float32)

@@ -29,7 +29,7 @@ class Network(nnx.Module):
         self.logits = nnx.Linear(128, 10, rngs=rngs)
 
     def __call__(self, images: jax.Array) -> jax.Array:
-        """The logits of a batch of images."""
+        """Return the logits of a batch of images."""
         return self.logits(nnx.relu(self.norm(self.hidden(images))))
 
 
@@ -49,7 +49,7 @@ def train_step(
 
 
 def accuracy(network: Network, images: jax.Array, labels: jax.Array) -> float:
-    """The share of images whose digit is the most likely one."""
+    """Return the share of images whose digit is the most likely one."""
     network.eval()
     share = float(jnp.mean(jnp.argmax(network(images), axis=1) == labels))
     network.train()

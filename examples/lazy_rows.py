@@ -29,7 +29,7 @@ def cases() -> dict[str, mxopt.OptimizerDef]:
 
 
 def row_of(opt: mxopt.OptimizerDef) -> np.ndarray[Any, Any]:
-    """The first row of a table after each step; most gradients hold the second row alone."""
+    """Return the first row of a table after each step; most gradients hold the second row alone."""
     touched = np.isin(np.arange(1, STEPS + 1), TOUCHED)
 
     def step(carry: Any, touched: jax.Array) -> tuple[Any, jax.Array]:

@@ -38,7 +38,7 @@ class Digits(NamedTuple):
 
 
 class History(NamedTuple):
-    """What happened in every step."""
+    """The record of every step."""
 
     loss: np.ndarray
     scale: np.ndarray
@@ -46,7 +46,7 @@ class History(NamedTuple):
 
 
 def digits() -> Digits:
-    """Loads and splits the digits."""
+    """Load and splits the digits."""
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(labels))
     images, labels = (images[order] / 16).astype(np.float32), labels[order]
@@ -67,7 +67,7 @@ def initial_weights(dtype: Any) -> list[dict[str, jax.Array]]:
 
 
 def logits(params: list[dict[str, jax.Array]], images: jax.Array) -> jax.Array:
-    """The network, in the precision of its weights; its outputs in float32."""
+    """Return the network, in the precision of its weights; its outputs in float32."""
     x = images.astype(params[0]["kernel"].dtype)
     for layer in params[:-1]:
         x = jax.nn.relu(x @ layer["kernel"] + layer["bias"])
@@ -75,7 +75,7 @@ def logits(params: list[dict[str, jax.Array]], images: jax.Array) -> jax.Array:
 
 
 def loss_of(params: list[dict[str, jax.Array]], images: jax.Array, labels: jax.Array) -> jax.Array:
-    """The mean cross entropy, in float32."""
+    """Return the mean cross entropy, in float32."""
     chances = jax.nn.log_softmax(logits(params, images))
     return -jnp.mean(jnp.take_along_axis(chances, labels[:, None], axis=1))
 
@@ -111,7 +111,7 @@ def train(data: Digits, dtype: Any, steps: int, damaged: Sequence[int] = ()) -> 
 
 
 def accuracy(params: Any, data: Digits) -> float:
-    """The share of test digits that are read rightly."""
+    """Return the share of test digits that are read rightly."""
     return float(jnp.mean(jnp.argmax(logits(params, data.test_x), axis=1) == data.test_y))
 
 

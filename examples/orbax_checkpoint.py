@@ -45,13 +45,13 @@ def init_params(key: jax.Array) -> dict[str, Any]:
 
 
 def predict(params: dict[str, Any], images: jax.Array) -> jax.Array:
-    """The logits of a batch of images."""
+    """Return the logits of a batch of images."""
     x = jax.nn.relu(images @ params["hidden"]["kernel"] + params["hidden"]["bias"])
     return x @ params["logits"]["kernel"] + params["logits"]["bias"]
 
 
 def mesh_of(devices: int) -> Mesh:
-    """The first devices, in a row."""
+    """Return the first devices, in a row."""
     return jax.make_mesh(
         (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
     )
@@ -72,7 +72,7 @@ def placed(mesh: Mesh) -> tuple[Any, Any]:
 
 
 def trainer(mesh: Mesh, images: np.ndarray, labels: np.ndarray) -> Callable[..., Any]:
-    """A function that trains from one step to another on the devices of a mesh."""
+    """Return a function that trains from one step to another on the devices of a mesh."""
     rows = NamedSharding(mesh, PartitionSpec("data"))
     places = jax.tree.map(lambda leaf: leaf.sharding, placed(mesh))
 

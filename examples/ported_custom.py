@@ -24,11 +24,11 @@ class Lion(optimizer.Optimizer):
         self.beta2 = beta2
 
     def create_state(self, index, weight):
-        """A momentum of zeros."""
+        """Return a momentum of zeros."""
         return jnp.zeros_like(weight)
 
     def update(self, index, weight, grad, state):
-        """Returns the new weight and momentum."""
+        """Return the new weight and momentum."""
         self._update_count(index)
         lr, wd = self._get_lr(index), self._get_wd(index)
         grad = grad * self.rescale_grad

@@ -18,11 +18,11 @@ class Lion(mx.optimizer.Optimizer):
         self.beta2 = beta2
 
     def create_state(self, index, weight):
-        """A momentum of zeros."""
+        """Return a momentum of zeros."""
         return mx.nd.zeros(weight.shape, weight.context, dtype=weight.dtype)
 
     def update(self, index, weight, grad, state):
-        """Changes the weight and momentum."""
+        """Change the weight and momentum."""
         self._update_count(index)
         lr, wd = self._get_lr(index), self._get_wd(index)
         grad = grad * self.rescale_grad

@@ -21,7 +21,7 @@ BATCH = 64
 @jax.jit
 @jax.value_and_grad
 def loss_and_grads(params, images, labels):
-    """The loss summed over a batch, and its gradients."""
+    """Return the loss summed over a batch, and its gradients."""
     first, second = params["dense0"], params["dense1"]
     hidden = jax.nn.relu(images @ first["weight"].T + first["bias"])
     scores = jax.nn.log_softmax(hidden @ second["weight"].T + second["bias"])
@@ -29,7 +29,7 @@ def loss_and_grads(params, images, labels):
 
 
 def dense(rng, units, inputs):
-    """The first weights of a layer."""
+    """Return the first weights of a layer."""
     weight = jnp.asarray(rng.standard_normal((units, inputs)) / 8, jnp.float32)
     return {"weight": weight, "bias": jnp.zeros(units)}
 

@@ -19,7 +19,7 @@ BATCH, NAMES = 64, {0: "fc1_weight", 1: "fc1_bias", 2: "fc2_weight", 3: "fc2_bia
 @jax.jit
 @jax.value_and_grad
 def loss_and_grads(weights, images, labels):
-    """The loss summed over a batch, and its gradients."""
+    """Return the loss summed over a batch, and its gradients."""
     hidden = jax.nn.relu(images @ weights[0].T + weights[1])
     scores = jax.nn.log_softmax(hidden @ weights[2].T + weights[3])
     return -jnp.take_along_axis(scores, labels[:, None], axis=1).sum()

@@ -40,7 +40,7 @@ class Pairs(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What both trainings are given."""
+    """The arguments of both trainings."""
 
     vocabulary: int
     noise: np.ndarray[Any, np.dtype[np.float64]]
@@ -59,7 +59,7 @@ class Task(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """What a training showed: words read, seconds of training and the held-out loss then."""
+    """The record of a training: words read, seconds of training and the held-out loss then."""
 
     words: list[float]
     seconds: list[float]
@@ -91,7 +91,7 @@ def pairs_of(corpus: Corpus, chosen: Any, generator: np.random.Generator) -> Pai
 
 
 def task_of(corpus: Corpus, epochs: int) -> Task:
-    """Holds out every fiftieth docstring and makes pairs of the others, anew for each epoch."""
+    """Hold out every fiftieth docstring and makes pairs of the others, anew for each epoch."""
     noise = corpus.counts**0.75
     held_out = corpus.documents % 50 == 0
     generator = np.random.default_rng(0)
@@ -107,7 +107,7 @@ def init_params(vocabulary: int, width: int) -> dict[str, jax.Array]:
 
 
 def loss_of(params: Any, centers: jax.Array, contexts: jax.Array, noise: jax.Array) -> jax.Array:
-    """The loss of a batch, all of whose pairs share their noise words."""
+    """Return the loss of a batch, all of whose pairs share their noise words."""
     center = params["centers"][centers]
     true = jnp.sum(center * params["contexts"][contexts], axis=1)
     false = center @ params["contexts"][noise].T
@@ -182,13 +182,13 @@ def train(
 
 
 def note(curve: Curve, *values: float) -> None:
-    """Adds a point to a curve."""
+    """Add a point to a curve."""
     for line, value in zip(curve, values, strict=True):
         line.append(value)
 
 
 def held_out_loss_of(task: Task) -> Callable[[Any], float]:
-    """The mean loss of at most 20,000 pairs that are not trained on."""
+    """Return the mean loss of at most 20,000 pairs that are not trained on."""
     centers, contexts = task.held_out.centers[:20_000], task.held_out.contexts[:20_000]
     noise = np.random.default_rng(2).choice(task.vocabulary, 256, p=task.noise)
     loss = jax.jit(lambda params: loss_of(params, centers, contexts, noise) / len(centers))
@@ -196,7 +196,7 @@ def held_out_loss_of(task: Task) -> Callable[[Any], float]:
 
 
 def neighbours(vectors: jax.Array, vocabulary: Sequence[str], word: str) -> list[str]:
-    """The six common words whose vectors point most nearly where that of a word points."""
+    """Return the six common words whose vectors point most nearly where that of a word points."""
     vectors = vectors[:COMMON]
     directions = vectors / jnp.linalg.norm(vectors, axis=1, keepdims=True)
     order = jnp.argsort(-(directions @ directions[vocabulary.index(word)]))
@@ -234,7 +234,7 @@ def draw(curves: dict[str, Curve], path: pathlib.Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Curve]:
-    """Reads, trains, prints neighbours, compares and draws."""
+    """Read, trains, prints neighbours, compares and draws."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

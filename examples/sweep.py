@@ -44,7 +44,7 @@ class Member(NamedTuple):
 
 
 def load() -> tuple[Part, Part, Part]:
-    """The 1,797 digits of scikit-learn: to train, to choose, and held out from both."""
+    """Return the 1,797 digits of scikit-learn: to train, to choose, and held out from both."""
     images, labels = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(labels))
     images, labels = jnp.asarray(images[order] / 16, jnp.float32), jnp.asarray(labels[order])
@@ -54,7 +54,7 @@ def load() -> tuple[Part, Part, Part]:
 
 
 def member(rate: jax.Array, decay: jax.Array) -> Member:
-    """A fresh network with these hyperparameters; all start from the same weights."""
+    """Return a fresh network with these hyperparameters; all start from the same weights."""
     opt = mxopt.NAG(learning_rate=rate, wd=decay, momentum=0.9, wd_mult={"bias*": 0.0})
     keys = jax.random.split(jax.random.key(0))
     params = {
@@ -67,13 +67,13 @@ def member(rate: jax.Array, decay: jax.Array) -> Member:
 
 
 def predict(params: dict[str, jax.Array], images: jax.Array) -> jax.Array:
-    """The logits of a batch of images."""
+    """Return the logits of a batch of images."""
     x = jax.nn.relu(images @ params["kernel1"] + params["bias1"])
     return x @ params["kernel2"] + params["bias2"]
 
 
 def accuracy(params: dict[str, jax.Array], data: Part) -> jax.Array:
-    """The share of images whose digit is the most likely one."""
+    """Return the share of images whose digit is the most likely one."""
     right = jnp.argmax(predict(params, data.images), axis=1) == data.labels
     return jnp.mean(right.astype(jnp.float32))
 
@@ -101,13 +101,13 @@ def trained(members: Member, data: Part, batches: jax.Array) -> Member:
 
 @jax.jit
 def accuracies(members: Member, data: Part) -> jax.Array:
-    """The accuracy of every network."""
+    """Return the accuracy of every network."""
     return jax.vmap(accuracy, in_axes=(0, None))(members.params, data)
 
 
 @jax.jit
 def next_generation(members: Member, scores: jax.Array, key: jax.Array) -> Member:
-    """The worst quarter becomes the best quarter, with other hyperparameters near theirs."""
+    """Replace the worst quarter by the best, with other hyperparameters near theirs."""
     quarter = MEMBERS // 4
     order = jnp.argsort(scores)
     worst, best = order[:quarter], order[-quarter:]
@@ -131,7 +131,7 @@ def draw_batches(seed: int, steps: int, images: int) -> jax.Array:
 
 
 def sweep(steps: int) -> np.ndarray:
-    """The held-out accuracy of every pair: a row for each weight decay, a column for each rate."""
+    """Return the held-out accuracy of all pairs: a row for each decay, a column for each rate."""
     data, _, held_out = load()
     rates, decays = np.meshgrid(np.float32(RATES), np.float32(DECAYS))
     members = jax.vmap(member)(rates.ravel(), decays.ravel())

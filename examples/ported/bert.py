@@ -25,7 +25,7 @@ SHAPES = {
 
 
 def encoder(params, words):
-    """Returns scores: one layer of attention, and a classifier of its mean."""
+    """Return scores: one layer of attention, and a classifier of its mean."""
     hidden = params["embed.weight"][words]
     scores = hidden @ params["query.weight"].T @ hidden.mT
     value = hidden @ params["value.weight"].T + params["value.bias"]
@@ -39,7 +39,7 @@ def encoder(params, words):
 @jax.jit
 @jax.value_and_grad
 def loss_and_grads(params, words, labels):
-    """Returns the mean loss over ACCUMULATE, and its gradients."""
+    """Return the mean loss over ACCUMULATE, and its gradients."""
     scores = jax.nn.log_softmax(encoder(params, words))
     loss = -jnp.take_along_axis(scores, labels[:, None], axis=1).mean()
     return loss / ACCUMULATE

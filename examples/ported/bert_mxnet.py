@@ -37,7 +37,7 @@ class Encoder(gluon.Block):
             self.out = nn.Dense(2, in_units=WIDTH)
 
     def forward(self, words):
-        """Returns scores."""
+        """Return scores."""
         hidden = self.embed(words)
         scores = mx.nd.batch_dot(self.query(hidden), hidden, transpose_b=True)
         mixed = mx.nd.batch_dot(mx.nd.softmax(scores), self.value(hidden))

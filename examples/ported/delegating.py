@@ -26,38 +26,38 @@ class DistributedOptimizer(optimizer.Optimizer):
         return getattr(self._optimizer, name)
 
     def create_state_multi_precision(self, index, weight):
-        """Returns what the other makes."""
+        """Return what the other makes."""
         return self._optimizer.create_state_multi_precision(index, weight)
 
     def allreduce(self, grad):
-        """Returns the sum over the workers; all are alike here."""
+        """Return the sum over the workers; all are alike here."""
         return grad * self.workers
 
     def update(self, index, weight, grad, state):
-        """Returns a weight and its state, updated."""
+        """Return a weight and its state, updated."""
         return self._optimizer.update(index, weight, self.allreduce(grad), state)
 
     def update_multi_precision(self, index, weight, grad, state):
-        """Returns a weight and its state, updated."""
+        """Return a weight and its state, updated."""
         return self._optimizer.update_multi_precision(index, weight, self.allreduce(grad), state)
 
     def set_learning_rate(self, lr):
-        """Sets that of the other."""
+        """Set that of the other."""
         self._optimizer.set_learning_rate(lr)
 
     def set_lr_mult(self, args_lr_mult):
-        """Sets those of the other."""
+        """Set those of the other."""
         self._optimizer.set_lr_mult(args_lr_mult)
 
     def set_wd_mult(self, args_wd_mult):
-        """Sets those of the other."""
+        """Set those of the other."""
         self._optimizer.set_wd_mult(args_wd_mult)
 
 
 @jax.jit
 @jax.value_and_grad
 def loss_and_grads(weights, x, y):
-    """Returns the sum of half the squares, and its gradients."""
+    """Return the sum of half the squares, and its gradients."""
     hidden = jnp.tanh(x @ weights[0].T + weights[1])
     return ((hidden @ weights[2].T + weights[3] - y) ** 2).sum() / 2
 

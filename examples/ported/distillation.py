@@ -14,13 +14,13 @@ BATCH, HOT, HARD = 16, 3.0, 0.3
 
 
 def first_params(width, seed):
-    """Returns the first weights of two layers."""
+    """Return the first weights of two layers."""
     shapes = {"0.weight": (width, 6), "0.bias": (width,), "1.weight": (4, width), "1.bias": (4,)}
     return first_weights(shapes, seed)
 
 
 def network(params, x):
-    """Returns scores."""
+    """Return scores."""
     hidden = jax.nn.relu(x @ params["0.weight"].T + params["0.bias"])
     return hidden @ params["1.weight"].T + params["1.bias"]
 
@@ -28,7 +28,7 @@ def network(params, x):
 @jax.jit
 @jax.value_and_grad
 def loss_and_grads(student, teacher, images, labels):
-    """Returns the loss summed over a batch, and its gradients."""
+    """Return the loss summed over a batch, and its gradients."""
     target = jax.nn.softmax(network(teacher, images) / HOT)
     scores = network(student, images)
     hard = jnp.take_along_axis(jax.nn.log_softmax(scores), labels[:, None], axis=1)

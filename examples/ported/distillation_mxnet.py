@@ -14,7 +14,7 @@ BATCH, HOT, HARD = 16, 3.0, 0.3
 
 
 def network(width, seed):
-    """Returns two layers with their first weights."""
+    """Return two layers with their first weights."""
     net = gluon.nn.Sequential()
     net.add(gluon.nn.Dense(width, activation="relu", in_units=6))
     net.add(gluon.nn.Dense(4, in_units=width))

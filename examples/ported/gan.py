@@ -14,30 +14,30 @@ BATCH, CYCLE, LOWERED = 16, 4.0, 12
 
 
 def first_params(units, seed):
-    """Returns the first weights of two layers."""
+    """Return the first weights of two layers."""
     shapes = {"0.weight": (8, 2), "0.bias": (8,), "1.weight": (units, 8), "1.bias": (units,)}
     return first_weights(shapes, seed)
 
 
 def network(params, x):
-    """Returns the output of two layers."""
+    """Return the output of two layers."""
     hidden = jnp.tanh(x @ params["0.weight"].T + params["0.bias"])
     return hidden @ params["1.weight"].T + params["1.bias"]
 
 
 def l1(x, y):
-    """Returns gluon's L1Loss, summed over the batch."""
+    """Return gluon's L1Loss, summed over the batch."""
     return jnp.abs(x - y).mean(axis=1).sum()
 
 
 def l2(x, y):
-    """Returns gluon's L2Loss, summed over the batch."""
+    """Return gluon's L2Loss, summed over the batch."""
     return ((x - y) ** 2).mean(axis=1).sum() / 2
 
 
 @jax.jit
 def generators_loss(to, judge_a, judge_b, a, b):
-    """Returns the loss of both generators with what they made, and the gradients."""
+    """Return the loss of both generators with what they made, and the gradients."""
 
     def loss_of(to):
         to_b, to_a = to
@@ -52,7 +52,7 @@ def generators_loss(to, judge_a, judge_b, a, b):
 @jax.jit
 @jax.grad
 def judge_grads(judge, real, fake):
-    """Returns the gradients of a discriminator."""
+    """Return the gradients of a discriminator."""
     return l2(network(judge, real), 1.0) + l2(network(judge, fake), 0.0)
 
 

@@ -14,7 +14,7 @@ BATCH, CYCLE, LOWERED = 16, 4.0, 12
 
 
 def network(units, seed):
-    """Returns two layers with their first weights."""
+    """Return two layers with their first weights."""
     net = nn.Sequential()
     net.add(nn.Dense(8, activation="tanh", in_units=2), nn.Dense(units, in_units=8))
     shapes = {"0.weight": (8, 2), "0.bias": (8,), "1.weight": (units, 8), "1.bias": (units,)}

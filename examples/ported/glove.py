@@ -21,7 +21,7 @@ SHAPES = {
 
 
 def glove(params, row, col, counts):
-    """Returns the sum of the losses of pairs."""
+    """Return the sum of the losses of pairs."""
     found = (params["source.weight"][row] * params["context.weight"][col]).sum(axis=1)
     biases = params["source_bias.weight"][row] + params["context_bias.weight"][col]
     found = found + biases.reshape(-1)
@@ -30,7 +30,7 @@ def glove(params, row, col, counts):
 
 @jax.jit
 def loss_and_grads(params, row, col, counts):
-    """Returns the loss, its gradients, which hold rows, and their norm."""
+    """Return the loss, its gradients, which hold rows, and their norm."""
     loss, grads = value_and_row_grad(glove, tables="*")(params, row, col, counts)
     norm = jnp.sqrt(sum((grad.unique().values ** 2).sum() for grad in grads.values()))
     return loss, grads, norm

@@ -30,7 +30,7 @@ class GloVe(gluon.Block):
             self.context_bias = nn.Embedding(WORDS, 1, sparse_grad=True)
 
     def forward(self, row, col, counts):
-        """Returns the loss of each pair."""
+        """Return the loss of each pair."""
         found = (self.source(row) * self.context(col)).sum(axis=1)
         found = found + (self.source_bias(row) + self.context_bias(col)).reshape(-1)
         return mx.nd.clip(counts / 10, 0, 1) ** 0.75 * (found - mx.nd.log(counts)) ** 2

@@ -16,13 +16,13 @@ SHAPES = {"0.weight": (8, 4), "0.bias": (8,), "1.weight": (1, 8), "1.bias": (1,)
 
 
 class World:
-    """What the other worker has sent, by the name of a tensor."""
+    """Return the tensor that the other worker has sent, by name."""
 
     def __init__(self):
         self.sent = {}
 
     def allreduce(self, grad, name):
-        """Returns the sum of an array and what the other has sent."""
+        """Return the sum of an array and what the other has sent."""
         return grad + self.sent[name]
 
 
@@ -43,7 +43,7 @@ class DistributedTrainer(Trainer):
 @jax.jit
 @jax.value_and_grad
 def loss_and_grads(params, x, y):
-    """Returns the sum of half the squares, and its gradients."""
+    """Return the sum of half the squares, and its gradients."""
     hidden = jnp.tanh(x @ params["0.weight"].T + params["0.bias"])
     return ((hidden @ params["1.weight"].T + params["1.bias"] - y) ** 2).sum() / 2
 

@@ -14,13 +14,13 @@ SHAPES = {"0.weight": (8, 4), "0.bias": (8,), "1.weight": (1, 8), "1.bias": (1,)
 
 
 class World:
-    """What the other worker has sent, by the name of a tensor."""
+    """Return the tensor that the other worker has sent, by name."""
 
     def __init__(self):
         self.sent = {}
 
     def allreduce_(self, grad, name):
-        """Adds what the other has sent to an array in place."""
+        """Add what the other has sent to an array in place."""
         grad[:] = grad + self.sent[name]
 
 

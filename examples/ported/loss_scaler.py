@@ -18,7 +18,7 @@ SHAPES = {"hidden.weight": (8, 6), "hidden.bias": (8,), "out.weight": (3, 8), "o
 
 
 def net(params, x):
-    """Returns scores: two layers with float16 weights that multiply in float32."""
+    """Return scores: two layers with float16 weights that multiply in float32."""
     wide = {name: weight.astype("float32") for name, weight in params.items()}
     hidden = jnp.tanh(x @ wide["hidden.weight"].T + wide["hidden.bias"])
     return hidden @ wide["out.weight"].T + wide["out.bias"]
@@ -27,7 +27,7 @@ def net(params, x):
 @jax.jit
 @jax.value_and_grad
 def loss_and_grads(params, x, labels, scale):
-    """Returns the scaled sum of the losses, and its gradients."""
+    """Return the scaled sum of the losses, and its gradients."""
     scores = jax.nn.log_softmax(net(params, x))
     return -jnp.take_along_axis(scores, labels[:, None], axis=1).sum() * scale
 
@@ -39,7 +39,7 @@ class LossScaler:
         self.loss_scale, self.window, self.unskipped = scale, window, 0
 
     def update(self, overflow):
-        """Moves on by one step."""
+        """Move on by one step."""
         self.unskipped = 0 if overflow else self.unskipped + 1
         if overflow:
             self.loss_scale /= 2
@@ -54,12 +54,12 @@ class HalfTrainer:
         self.trainer, self.scaler = trainer, LossScaler()
 
     def backward(self, *batch):
-        """Returns the loss, and gradients of the scaled one."""
+        """Return the loss, and gradients of the scaled one."""
         loss, grads = loss_and_grads(self.trainer.params, *batch, self.scaler.loss_scale)
         return loss / self.scaler.loss_scale, grads
 
     def step(self, grads, batch_size, max_norm):
-        """Updates, unless a gradient is not finite."""
+        """Update, unless a gradient is not finite."""
         grads = self.trainer.allreduce_grads(grads)
         wide = [grad.astype("float32") for grad in jax.tree.leaves(grads)]
         norm = math.sqrt(sum(float((grad**2).sum()) for grad in wide))

@@ -19,7 +19,7 @@ class Dense(gluon.nn.Dense):
     """A layer with float16 weights that multiplies in float32."""
 
     def forward(self, x):
-        """Returns the layer's output."""
+        """Return the layer's output."""
         weight, bias = self.weight.data(), self.bias.data()
         return mx.nd.dot(x, weight.astype("float32").T) + bias.astype("float32")
 
@@ -34,7 +34,7 @@ class Net(gluon.Block):
             self.out = Dense(3, in_units=8, dtype="float16")
 
     def forward(self, x):
-        """Returns scores."""
+        """Return scores."""
         return self.out(mx.nd.tanh(self.hidden(x)))
 
 
@@ -45,7 +45,7 @@ class LossScaler:
         self.loss_scale, self.window, self.unskipped = scale, window, 0
 
     def update(self, overflow):
-        """Moves on by one step."""
+        """Move on by one step."""
         self.unskipped = 0 if overflow else self.unskipped + 1
         if overflow:
             self.loss_scale /= 2
@@ -60,13 +60,13 @@ class HalfTrainer:
         self.trainer, self.scaler = trainer, LossScaler()
 
     def backward(self, loss):
-        """Computes gradients of the scaled loss."""
+        """Compute gradients of the scaled loss."""
         with autograd.record():
             scaled = loss * self.scaler.loss_scale
         scaled.backward()
 
     def step(self, batch_size, max_norm):
-        """Updates, unless a gradient is not finite."""
+        """Update, unless a gradient is not finite."""
         self.trainer.allreduce_grads()
         grads = [p.grad().astype("float32") for p in self.trainer._params]
         norm = math.sqrt(sum((grad**2).sum().asscalar() for grad in grads))

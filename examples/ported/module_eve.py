@@ -37,15 +37,15 @@ class Eve(optimizer.Optimizer):
         self.loss = None
 
     def pre_update_batch(self, loss):
-        """Takes the loss of the batch that the next updates are of."""
+        """Take the loss of the batch that the next updates are of."""
         self.loss = loss
 
     def create_state(self, index, weight):
-        """Returns an object."""
+        """Return an object."""
         return EveState(weight)
 
     def moved(self, state):
-        """Puts the loss into a state."""
+        """Put the loss into a state."""
         if state.objective is None:
             state.objective = self.loss
             return
@@ -58,7 +58,7 @@ class Eve(optimizer.Optimizer):
         state.objective = objective
 
     def update(self, index, weight, grad, state):
-        """Returns a weight and its state, updated."""
+        """Return a weight and its state, updated."""
         self._update_count(index)
         t = self._index_update_count[index]
         grad = grad * self.rescale_grad + self._get_wd(index) * weight
@@ -73,7 +73,7 @@ class Eve(optimizer.Optimizer):
 @jax.jit
 @jax.value_and_grad
 def loss_and_grads(weights, x, y):
-    """Returns the sum of half the squares, and its gradients."""
+    """Return the sum of half the squares, and its gradients."""
     hidden = jnp.tanh(x @ weights["fc1_weight"].T + weights["fc1_bias"])
     return ((hidden @ weights["fc2_weight"].T + weights["fc2_bias"] - y) ** 2).sum() / 2
 

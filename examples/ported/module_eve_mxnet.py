@@ -35,15 +35,15 @@ class Eve(mx.optimizer.Optimizer):
         self.loss = None
 
     def pre_update_batch(self, loss):
-        """Takes the loss of the batch that the next updates are of."""
+        """Take the loss of the batch that the next updates are of."""
         self.loss = loss
 
     def create_state(self, index, weight):
-        """Returns an object."""
+        """Return an object."""
         return EveState(weight)
 
     def moved(self, state):
-        """Puts the loss into a state."""
+        """Put the loss into a state."""
         if state.objective is None:
             state.objective = self.loss
             return
@@ -56,7 +56,7 @@ class Eve(mx.optimizer.Optimizer):
         state.objective = objective
 
     def update(self, index, weight, grad, state):
-        """Updates one weight."""
+        """Update one weight."""
         self._update_count(index)
         t = self._index_update_count[index]
         grad = grad * self.rescale_grad + self._get_wd(index) * weight
@@ -69,7 +69,7 @@ class Eve(mx.optimizer.Optimizer):
 
 
 def network():
-    """Returns the symbol of two layers and half the squares."""
+    """Return the symbol of two layers and half the squares."""
     hidden = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=8, name="fc1")
     hidden = mx.sym.Activation(hidden, act_type="tanh")
     found = mx.sym.FullyConnected(hidden, num_hidden=1, name="fc2")

@@ -20,7 +20,7 @@ class SquareRootScheduler:
         self.lr = lr
 
     def __call__(self, num_update):
-        """Returns the rate of an update."""
+        """Return the rate of an update."""
         return self.lr * pow(num_update + 1.0, -0.5)
 
 
@@ -43,7 +43,7 @@ BY_HAND = lr_scheduler.CosineScheduler(20, warmup_steps=5, base_lr=0.3, final_lr
 @jax.jit
 @jax.value_and_grad
 def loss_and_grads(params, x, y):
-    """Returns the sum of half the squares, and its gradients."""
+    """Return the sum of half the squares, and its gradients."""
     found = x @ params["0.weight"].T + params["0.bias"]
     return ((found.reshape(-1) - y) ** 2).sum() / 2
 

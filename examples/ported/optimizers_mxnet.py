@@ -20,7 +20,7 @@ class SquareRootScheduler:
         self.lr = lr
 
     def __call__(self, num_update):
-        """Returns the rate of an update."""
+        """Return the rate of an update."""
         return self.lr * pow(num_update + 1.0, -0.5)
 
 

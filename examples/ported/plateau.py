@@ -22,7 +22,7 @@ class PlateauReduce:
         self.lr, self.worse = None, 0
 
     def new_evaluation_result(self, has_improved):
-        """Returns True if the rate has been lowered."""
+        """Return True if the rate has been lowered."""
         self.worse = 0 if has_improved else self.worse + 1
         if self.worse < self.patience:
             return False
@@ -30,14 +30,14 @@ class PlateauReduce:
         return True
 
     def __call__(self, num_update):
-        """Returns the rate of an update."""
+        """Return the rate of an update."""
         if self.lr is None:
             self.lr = self.base_lr
         return self.lr * min(1.0, num_update / self.warmup)
 
 
 def loss_of(params, x, y):
-    """Returns half the square of each example."""
+    """Return half the square of each example."""
     hidden = jnp.tanh(x @ params["0.weight"].T + params["0.bias"])
     return ((hidden @ params["1.weight"].T + params["1.bias"] - y) ** 2).mean(axis=1) / 2
 

@@ -22,7 +22,7 @@ class PlateauReduce:
         self.lr, self.worse = None, 0
 
     def new_evaluation_result(self, has_improved):
-        """Returns True if the rate has been lowered."""
+        """Return True if the rate has been lowered."""
         self.worse = 0 if has_improved else self.worse + 1
         if self.worse < self.patience:
             return False
@@ -30,7 +30,7 @@ class PlateauReduce:
         return True
 
     def __call__(self, num_update):
-        """Returns the rate of an update."""
+        """Return the rate of an update."""
         if self.lr is None:
             self.lr = self.base_lr
         return self.lr * min(1.0, num_update / self.warmup)

@@ -28,12 +28,12 @@ class Piece(lr_scheduler.LRScheduler):
         self.learning_rate = base_lr
 
     def __call__(self, num_update):
-        """Updates `learning_rate` and returns it."""
+        """Update `learning_rate` and returns it."""
         self.update(num_update)
         return self.learning_rate
 
     def update(self, num_update):
-        """Moves on."""
+        """Move on."""
         share = min(max(num_update - self.offset, 0), self.niters - 1) / (self.niters - 1)
         factor = 1 - share if self.mode == "linear" else (1 + cos(pi * share)) / 2
         self.learning_rate = self.target_lr + (self.base_lr - self.target_lr) * factor
@@ -49,17 +49,17 @@ class Sequence(lr_scheduler.LRScheduler):
             self.add(piece)
 
     def add(self, piece):
-        """Appends a schedule that begins where the last one ends."""
+        """Append a schedule that begins where the last one ends."""
         piece.offset, self.count = self.count, self.count + piece.niters
         self.pieces.append(piece)
 
     def __call__(self, num_update):
-        """Updates `learning_rate` and returns it."""
+        """Update `learning_rate` and returns it."""
         self.update(num_update)
         return self.learning_rate
 
     def update(self, num_update):
-        """Moves on."""
+        """Move on."""
         current = self.pieces[-1]
         for piece in reversed(self.pieces):
             if piece.offset > num_update:
@@ -69,14 +69,14 @@ class Sequence(lr_scheduler.LRScheduler):
 
 
 def schedule():
-    """Returns a warmup and a decay."""
+    """Return a warmup and a decay."""
     return Sequence([Piece("linear", 0.0, 0.2, 10), Piece("cosine", 0.2, 0.001, 90)])
 
 
 @jax.jit
 @jax.value_and_grad
 def loss_and_grads(params, x, y):
-    """Returns the sum of half the squares, and its gradients."""
+    """Return the sum of half the squares, and its gradients."""
     hidden = jnp.tanh(x @ params["0.weight"].T + params["0.bias"])
     return ((hidden @ params["1.weight"].T + params["1.bias"] - y) ** 2).sum() / 2
 

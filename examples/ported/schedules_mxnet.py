@@ -27,12 +27,12 @@ class Piece(lr_scheduler.LRScheduler):
         self.learning_rate = base_lr
 
     def __call__(self, num_update):
-        """Updates `learning_rate` and returns it."""
+        """Update `learning_rate` and returns it."""
         self.update(num_update)
         return self.learning_rate
 
     def update(self, num_update):
-        """Moves on."""
+        """Move on."""
         share = min(max(num_update - self.offset, 0), self.niters - 1) / (self.niters - 1)
         factor = 1 - share if self.mode == "linear" else (1 + cos(pi * share)) / 2
         self.learning_rate = self.target_lr + (self.base_lr - self.target_lr) * factor
@@ -48,17 +48,17 @@ class Sequence(lr_scheduler.LRScheduler):
             self.add(piece)
 
     def add(self, piece):
-        """Appends a schedule that begins where the last one ends."""
+        """Append a schedule that begins where the last one ends."""
         piece.offset, self.count = self.count, self.count + piece.niters
         self.pieces.append(piece)
 
     def __call__(self, num_update):
-        """Updates `learning_rate` and returns it."""
+        """Update `learning_rate` and returns it."""
         self.update(num_update)
         return self.learning_rate
 
     def update(self, num_update):
-        """Moves on."""
+        """Move on."""
         current = self.pieces[-1]
         for piece in reversed(self.pieces):
             if piece.offset > num_update:
@@ -68,12 +68,12 @@ class Sequence(lr_scheduler.LRScheduler):
 
 
 def schedule():
-    """Returns a warmup and a decay."""
+    """Return a warmup and a decay."""
     return Sequence([Piece("linear", 0.0, 0.2, 10), Piece("cosine", 0.2, 0.001, 90)])
 
 
 def network(weights):
-    """Returns two layers."""
+    """Return two layers."""
     net = gluon.nn.Sequential()
     net.add(gluon.nn.Dense(8, activation="tanh", in_units=4), gluon.nn.Dense(1, in_units=8))
     put(net, weights, mx.nd.array)

@@ -1,4 +1,4 @@
-"""What both forms of a program share: data, first weights, and the printing of losses."""
+"""Data, first weights and the printing of losses, for both forms of a program."""
 
 import argparse
 
@@ -6,19 +6,19 @@ import numpy as np
 
 
 def first_weights(shapes, seed=0):
-    """Returns float32 weights by name."""
+    """Return float32 weights by name."""
     rng = np.random.default_rng(seed)
     return {name: normal(rng, shape) / 4 for name, shape in shapes.items()}
 
 
 def normal(rng, *shape):
-    """Returns normal float32 numbers."""
+    """Return normal float32 numbers."""
     shape = shape[0] if shape and isinstance(shape[0], tuple) else shape
     return rng.standard_normal(shape).astype(np.float32)
 
 
 def put(net, weights, array):
-    """Gives a gluon network its first weights, under the names that `save_parameters` writes."""
+    """Give a gluon network its first weights, under the names that `save_parameters` writes."""
     net.initialize()
     for name, parameter in net._collect_params_with_prefix().items():
         parameter.set_data(array(weights[name]))

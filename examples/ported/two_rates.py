@@ -22,7 +22,7 @@ SHAPES = {
 
 
 def model(params, words, hidden):
-    """Returns scores of the next words, and the hidden state."""
+    """Return scores of the next words, and the hidden state."""
 
     def step(hidden, word):
         given = params["embed.weight"][word] @ params["input.weight"].T + params["input.bias"]
@@ -35,7 +35,7 @@ def model(params, words, hidden):
 
 @jax.jit
 def loss_and_grads(params, words, following, hidden):
-    """Returns the loss summed over the batch, the hidden state, and the gradients."""
+    """Return the loss summed over the batch, the hidden state, and the gradients."""
 
     def loss_of(params):
         scores, after = model(params, words, hidden)
@@ -47,7 +47,7 @@ def loss_and_grads(params, words, following, hidden):
 
 
 def text(rng):
-    """Returns words, each of which mostly follows from the one before."""
+    """Return words, each of which mostly follows from the one before."""
     words = [0]
     for noise in rng.integers(WORDS, size=BATCH * (LENGTH * 20 + 1) - 1):
         words.append((words[-1] * 5 + 1) % WORDS if noise > 2 else noise)

@@ -34,7 +34,7 @@ class Model(gluon.Block):
             self.decode = nn.Dense(WORDS, in_units=WIDTH)
 
     def forward(self, words, hidden):
-        """Returns scores of the next words, and the hidden state."""
+        """Return scores of the next words, and the hidden state."""
         scores = []
         for step in range(LENGTH):
             hidden = mx.nd.tanh(self.input(self.embed(words[:, step])) + self.hidden(hidden))
@@ -43,7 +43,7 @@ class Model(gluon.Block):
 
 
 def text(rng):
-    """Returns words, each of which mostly follows from the one before."""
+    """Return words, each of which mostly follows from the one before."""
     words = [0]
     for noise in rng.integers(WORDS, size=BATCH * (LENGTH * 20 + 1) - 1):
         words.append((words[-1] * 5 + 1) % WORDS if noise > 2 else noise)

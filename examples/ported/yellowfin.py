@@ -29,11 +29,11 @@ class YellowFin(optimizer.Optimizer):
         self.square, self.mean_square = 0.0, 0.0
 
     def create_state(self, index, weight):
-        """Returns a momentum and an average of gradients."""
+        """Return a momentum and an average of gradients."""
         return jnp.zeros(weight.shape), jnp.zeros(weight.shape)
 
     def update(self, index, weight, grad, state):
-        """Returns a weight and its state, updated."""
+        """Return a weight and its state, updated."""
         self._update_count(index)
         grad = grad * self.rescale_grad
         mom, average = state
@@ -46,12 +46,12 @@ class YellowFin(optimizer.Optimizer):
         return weight + mom, (mom, average)
 
     def averaged(self, name, value):
-        """Returns an average without the bias of its first zero."""
+        """Return an average without the bias of its first zero."""
         self.averages[name] = self.beta * self.averages.get(name, 0.0) + (1 - self.beta) * value
         return self.averages[name] / (1 - self.beta**self.steps)
 
     def tune(self):
-        """Sets the learning rate and the momentum of the next step."""
+        """Set the learning rate and the momentum of the next step."""
         self.steps += 1
         self.curvatures = [*self.curvatures, self.square][-self.window :]
         low = self.averaged("low", min(self.curvatures))
@@ -76,7 +76,7 @@ class YellowFin(optimizer.Optimizer):
 @jax.jit
 @jax.value_and_grad
 def loss_and_grads(params, x, y):
-    """Returns the sum of half the squares, and its gradients."""
+    """Return the sum of half the squares, and its gradients."""
     hidden = jnp.tanh(x @ params["0.weight"].T + params["0.bias"])
     return ((hidden @ params["1.weight"].T + params["1.bias"] - y) ** 2).sum() / 2
 

@@ -27,11 +27,11 @@ class YellowFin(mx.optimizer.Optimizer):
         self.square, self.mean_square = 0.0, 0.0
 
     def create_state(self, index, weight):
-        """Returns a momentum and an average of gradients."""
+        """Return a momentum and an average of gradients."""
         return mx.nd.zeros(weight.shape), mx.nd.zeros(weight.shape)
 
     def update(self, index, weight, grad, state):
-        """Updates one weight."""
+        """Update one weight."""
         self._update_count(index)
         grad = grad * self.rescale_grad
         mom, average = state
@@ -44,12 +44,12 @@ class YellowFin(mx.optimizer.Optimizer):
             self.tune()
 
     def averaged(self, name, value):
-        """Returns an average without the bias of its first zero."""
+        """Return an average without the bias of its first zero."""
         self.averages[name] = self.beta * self.averages.get(name, 0.0) + (1 - self.beta) * value
         return self.averages[name] / (1 - self.beta**self.steps)
 
     def tune(self):
-        """Sets the learning rate and the momentum of the next step."""
+        """Set the learning rate and the momentum of the next step."""
         self.steps += 1
         self.curvatures = [*self.curvatures, self.square][-self.window :]
         low = self.averaged("low", min(self.curvatures))

@@ -1,4 +1,4 @@
-"""What schedule-free algorithms share: where gradients are taken, and where the average is."""
+"""Parts of schedule-free algorithms: where gradients are taken, and where the average is."""
 
 from typing import Annotated, Any, NamedTuple
 

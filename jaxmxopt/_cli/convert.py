@@ -28,7 +28,7 @@ __all__ = ["convert", "optimizer_said"]
 
 
 def convert(source: str, target: str, optimizer: str | None, force: bool) -> str:
-    """Converts a file.
+    """Convert a file.
 
     Args:
         source: the file to read, ours or MXNet's, which says what the other is to be.
@@ -57,7 +57,7 @@ def convert(source: str, target: str, optimizer: str | None, force: bool) -> str
 
 
 def optimizer_said(text: str) -> Optimizer:
-    """Returns the optimizer that a text such as `"sgd,momentum=0.9"` says."""
+    """Return the optimizer that a text such as `"sgd,momentum=0.9"` says."""
     name, *pairs = text.split(",")
     arguments: dict[str, Any] = {}
     for pair in pairs:

@@ -58,7 +58,7 @@ class Progress:
         self._done, self._last = 0, 0.0
 
     def add(self, count: int) -> None:
-        """Counts further bytes."""
+        """Count further bytes."""
         self._done += count
         now = time.monotonic()
         if self._shown and now - self._last >= _SECONDS_BETWEEN:
@@ -85,7 +85,7 @@ class Progress:
 
 
 def read_whole(file: BinaryIO, size: int, label: str) -> bytes:
-    """Reads a file of a known size under a bar."""
+    """Read a file of a known size under a bar."""
     data = bytearray()
     with Progress(label, size) as progress:
         while part := file.read(16 * 2**20):
@@ -108,14 +108,14 @@ class Item(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What a file is, and what it holds, which is read as it is asked for."""
+    """The kind of a file, and its content, which is read when it is asked for."""
 
     facts: list[tuple[str, str]]
     items: Iterator[Item]
 
 
 def lines(path: str) -> Iterator[str]:
-    """Returns what to print of a file.
+    """Return what to print of a file.
 
     Raises:
         ValueError: it is of no kind known here, or damaged.
@@ -145,7 +145,7 @@ def lines(path: str) -> Iterator[str]:
 
 
 def printable(text: str) -> str:
-    """Returns a text of a file's without what a terminal would obey."""
+    """Return a text of a file's without what a terminal would obey."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -161,7 +161,7 @@ def is_ours(file: BinaryIO) -> bool:
 
 
 def summary(path: str, file: BinaryIO, size: int) -> Summary:
-    """Finds out what a file is.
+    """Find out what a file is.
 
     Args:
         path: for messages.
@@ -261,7 +261,7 @@ def _items_of_ours(reader: Reader, size: int) -> Iterator[Item]:
 
 
 def _items(tree: Any) -> Iterator[Item]:
-    """Returns the leaves of what MXNet saved."""
+    """Return the leaves of what MXNet saved."""
     special = (RowSparse, CSR, type(None))
     # An index may be a number or a name, which do not sort together.
     for index, state in tree.items() if isinstance(tree, dict) else enumerate(tree):
@@ -305,7 +305,7 @@ _EXTRAS = ("optax", "flax", "equinox", "orbax-checkpoint", "torch")
 
 
 def info() -> Iterator[str]:
-    """Returns the lines to print: versions, devices, settings, and what else is installed."""
+    """Return the lines to print: versions, devices, settings, and what else is installed."""
     facts = {
         "jaxmxopt": __version__,
         "jax": jax.__version__,

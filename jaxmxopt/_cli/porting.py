@@ -27,7 +27,7 @@ class Row(NamedTuple):
 
     @property
     def advice(self) -> str:
-        """What to write and what changes, as plain text."""
+        """Return what to write and what changes, as plain text."""
         text = f"{self.here}; {self.note}" if self.note else self.here
         return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)
 

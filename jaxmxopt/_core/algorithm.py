@@ -51,7 +51,7 @@ class Unasked(float):
 
 
 class Names(NamedTuple):
-    """What the name of a weight decides.
+    """Rules by which the name of a weight decides.
 
     Attributes:
         decay: endings of the names that decay by default where `param_idx2name` gives names.
@@ -185,7 +185,7 @@ class OptimizerDef(Definition):
         return cls.__dataclass_fields__["learning_rate"].default  # pyright: ignore[reportAttributeAccessIssue]
 
     def replace(self: Self, **changes: Any) -> Self:
-        """Returns a copy with some hyperparameters changed, checked like a new definition."""
+        """Return a copy with some hyperparameters changed, checked like a new definition."""
         if changes.get("lr_scheduler") is not None:
             changes.setdefault("learning_rate", None)
         return super().replace(**changes)

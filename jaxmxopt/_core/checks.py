@@ -1,4 +1,4 @@
-"""What must be true of the arguments of an update.
+"""Checks of the arguments of an update.
 
 The checks look at shapes and dtypes alone and run while tracing, so calls do not pay for them.
 """
@@ -58,7 +58,7 @@ class WrongKindError(_ArgumentError, TypeError):
 def explained(
     call: str, error: MismatchError | WrongKindError, index: Hashable = None
 ) -> Exception:
-    """The error for users: which call, which index or path, what was expected and given."""
+    """Return the error for users: which call, which index or path, what was expected and given."""
     index = error.index if index is None else index
     where = call if index is None else f"{call}({index!r})"
     kind = ValueError if isinstance(error, ValueError) else TypeError
@@ -86,7 +86,7 @@ def check_numbers(opt: Any) -> None:
 
 
 def check_rate(lr: Any) -> jax.Array:
-    """What a schedule gave must be one real number."""
+    """Return the rate that a schedule gave, or raise: it must be one real number."""
     try:
         lr = jnp.asarray(lr)
     except (TypeError, ValueError):
@@ -110,7 +110,7 @@ def check_rates(rates: Any) -> Any:
 
 
 def check_count(num_update: Any) -> None:
-    """The count of a state must be an integer scalar."""
+    """Raise unless the count of a state is an integer scalar."""
     dtype, shape = getattr(num_update, "dtype", None), getattr(num_update, "shape", None)
     if dtype is None or shape != () or not jnp.issubdtype(dtype, jnp.integer):
         given = type(num_update).__name__ if dtype is None else f"shape {shape} and dtype {dtype}"
@@ -135,7 +135,7 @@ def check_where(where: Any) -> Any:
 
 
 def check_array(what: str, array: Any, index: Hashable = None) -> None:
-    """A weight, gradient or master must be an array of a real floating dtype."""
+    """Raise unless a weight, gradient or master is an array of a real floating dtype."""
     if not hasattr(array, "dtype") or not hasattr(array, "shape"):
         raise WrongKindError(f"{what} must be an array, got {type(array).__name__}.", index)
     if not jnp.issubdtype(array.dtype, jnp.floating):
@@ -143,7 +143,7 @@ def check_array(what: str, array: Any, index: Hashable = None) -> None:
 
 
 def check_grad(grad: Any, index: Hashable = None) -> None:
-    """A gradient must be a floating array, or a `RowSparse` whose indices are still integers."""
+    """Raise unless a gradient is a floating array or a `RowSparse` with integer indices."""
     check_array("grad", grad, index)
     if isinstance(grad, RowSparse) and not jnp.issubdtype(grad.indices.dtype, jnp.integer):
         raise WrongKindError(
@@ -154,7 +154,7 @@ def check_grad(grad: Any, index: Hashable = None) -> None:
 
 
 def check_ruled(given: Any, weight: Any, slots: Any) -> tuple[Any, Any]:
-    """What a rule gives must be a weight and slots like those it was given."""
+    """Return the result of a rule, or raise: it must be a weight and slots like the given ones."""
     if not isinstance(given, tuple) or len(given) != 2:
         raise WrongKindError(f"rule must return (weight, slots), got {type(given).__name__}.")
     if jnp.shape(given[0]) != weight.shape:
@@ -210,7 +210,7 @@ def unusable(donated: bool, **trees: Any) -> MismatchError | WrongKindError | No
 
 
 def _memory(array: jax.Array) -> int:
-    """What tells memory from other memory: two arrays may be one."""
+    """Return the address of an array, for two arrays may share their memory."""
     try:
         return array.addressable_shards[0].data.unsafe_buffer_pointer()
     except Exception:  # A backend without addresses; what it raises is its own affair.
@@ -394,13 +394,13 @@ def _kind(dtype: Any) -> Any:
 
 
 def check_names(packed: Packed, names: Sequence[Any]) -> None:
-    """What is laid out for a tree must be of the weights of these names."""
+    """Raise unless a layout is of the weights of these names."""
     if (misfit := packed.layout.misfit(names)) is not None:
         raise MismatchError(f"state is of {misfit}; make it with init(params).")
 
 
 def check_packed(slots: Any, masters: Any, weights: Iterable[Any], names: Any) -> None:
-    """The state of a tree must be laid out for these weights."""
+    """Raise unless the state of a tree is laid out for these weights."""
     weights = list(weights)
     for packed in (slots, masters):
         if not isinstance(packed, Packed):

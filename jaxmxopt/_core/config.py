@@ -51,7 +51,7 @@ class Interval:
     high_open: bool = False
 
     def __contains__(self, value: float) -> bool:
-        """Whether a number lies inside; NaN never does."""
+        """True if a number lies inside; NaN never does."""
         above = value > self.low if self.low_open else value >= self.low
         below = value < self.high if self.high_open else value <= self.high
         return above and below
@@ -95,7 +95,7 @@ SYNONYMS = {
 
 
 def nearest(name: str, known: Iterable[str], *, at_least: float = 0.5) -> str:
-    """Returns `"; did you mean 'x'?"` for the closest known name, or an empty string.
+    """Return `"; did you mean 'x'?"` for the closest known name, or an empty string.
 
     `at_least` is how alike they must be, 1 for equal names.
     """
@@ -154,7 +154,7 @@ jax.tree_util.register_pytree_node(
 
 @dataclasses.dataclass(frozen=True)
 class _Field:
-    """What the annotation of one field says."""
+    """The annotation of one field, read."""
 
     interval: Interval | None
     optional: bool
@@ -179,14 +179,14 @@ def _described(annotation: Any) -> _Field:
 
 
 def is_declared(annotation: Any) -> bool:
-    """Whether an annotation says if its field is a number, static or another record."""
+    """True if an annotation says that its field is a number, static or another record."""
     parts = (annotation, *typing.get_args(annotation))
     marks = [mark for part in parts for mark in getattr(part, "__metadata__", ())]
     return any(isinstance(mark, (Interval, _Marker)) for mark in marks)
 
 
 def _of_kind(owner: str, name: str, value: Any, kind: type) -> Any:
-    """Checks one static value; NumPy's become Python's."""
+    """Check one static value; NumPy's become Python's."""
     if kind is int and isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return int(value)
     if kind is bool and isinstance(value, (bool, np.bool_)):
@@ -197,7 +197,7 @@ def _of_kind(owner: str, name: str, value: Any, kind: type) -> Any:
 
 
 def _number(owner: str, name: str, value: Any, field: _Field) -> Any:
-    """Checks one number; Python and NumPy numbers become floats.
+    """Check one number; Python and NumPy numbers become floats.
 
     Arrays of NumPy are looked at. Those of a device and tracers pass, if they are real: to look
     would be to wait for them.
@@ -241,7 +241,7 @@ def _is_real_scalar(value: Any) -> bool:
 
 
 def as_number(owner: str, name: str, value: Any, kind: Any) -> Any:
-    """Checks one number that is no field, `kind` being what a field would be annotated with."""
+    """Check one number that is no field, `kind` being what a field would be annotated with."""
     return _number(owner, name, value, _described(kind))
 
 
@@ -330,7 +330,7 @@ class Config:
         return self
 
     def replace(self: Self, **changes: Any) -> Self:
-        """Returns a copy with some fields changed, checked like a new one."""
+        """Return a copy with some fields changed, checked like a new one."""
         return dataclasses.replace(self, **changes)  # pyright: ignore[reportArgumentType]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -365,7 +365,7 @@ def _same(value: Any, default: Any) -> bool:
 
 
 def _suggesting(init: Callable[..., None]) -> Callable[..., None]:
-    """Wraps a constructor so that an unknown keyword names the nearest known one."""
+    """Wrap a constructor so that an unknown keyword names the nearest known one."""
     kinds = [parameter.kind for parameter in inspect.signature(init).parameters.values()]
     most = sum(kind == inspect.Parameter.POSITIONAL_OR_KEYWORD for kind in kinds) - 1
     most = math.inf if inspect.Parameter.VAR_POSITIONAL in kinds else most

@@ -34,7 +34,7 @@ _WHOLE = object()
 
 
 class Maker:
-    """What first states are made of: arrays, or whatever stands for them, as shardings do."""
+    """The maker of first states, of arrays or of what stands for arrays, as shardings do."""
 
     def __init__(self, masters: bool = True) -> None:
         self.masters = masters
@@ -69,7 +69,7 @@ class Arrays(Maker):
 
 
 class Definition(Config):
-    """What updates weights, as an immutable value: an `OptimizerDef`, or a wrapper around some.
+    """An immutable value that updates weights: an `OptimizerDef`, or a wrapper around some.
 
     All functions are pure: they return new weights and states. They work inside and outside
     `jax.jit`, and under `vmap`, `scan`, `grad` and `shard_map`.

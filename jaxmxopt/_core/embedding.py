@@ -69,20 +69,20 @@ class Lookups:
         self._perturbations = None if perturbations is None else iter(perturbations)
 
     def next_perturbations(self, count: int) -> list[Any] | None:
-        """Those of the next lookups, None where nothing is perturbed."""
+        """Return the perturbations of the next lookups, None where nothing is perturbed."""
         if self._perturbations is None:
             return None
         return list(itertools.islice(self._perturbations, count))
 
     def perturbed(self, table: Table, indices: Any, rows: Any) -> Any:
-        """Notes a lookup and returns its rows, perturbed."""
+        """Note a lookup and returns its rows, perturbed."""
         self.found.append(Lookup(table.number, indices, rows))
         perturbation = self.next_perturbations(1)
         return rows if perturbation is None else rows + perturbation[0]
 
 
 def evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], lookups: Lookups) -> list[Any]:
-    """Evaluates a traced function, some of whose arguments are tables.
+    """Evaluate a traced function, some of whose arguments are tables.
 
     Raises:
         ValueError: a table is used for something else than looking up rows.
@@ -109,7 +109,7 @@ def evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], lookups: Lo
 
 
 def _with_tables(eqn: Any, inputs: list[Any], lookups: Lookups) -> Sequence[Any]:
-    """Evaluates an operation that a table goes into."""
+    """Evaluate an operation that a table goes into."""
     name, table = eqn.primitive.name, inputs[0]
     if name in _CALLS:
         closed = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
@@ -140,7 +140,7 @@ def _with_tables(eqn: Any, inputs: list[Any], lookups: Lookups) -> Sequence[Any]
 
 
 def _gathered_rows(eqn: Any, table: Table, starts: Any) -> Callable[[Lookups], Any] | None:
-    """How to evaluate a gather, if whole rows are what it reads."""
+    """Return a function that evaluates a gather of whole rows, None for another gather."""
     params = eqn.params
     numbers, mode = params["dimension_numbers"], params["mode"]
     first, *others = numbers.start_index_map or (None,)
@@ -180,7 +180,7 @@ def _sliced_row(table: Table, start: Any, lookups: Lookups) -> Any:
 
 
 def _scanned(eqn: Any, inputs: list[Any], lookups: Lookups) -> Sequence[Any]:
-    """Evaluates a scan whose body looks up rows of tables that it closes over."""
+    """Evaluate a scan whose body looks up rows of tables that it closes over."""
     params = eqn.params
     body, numbers = params["jaxpr"], list[int]()
     # Releases of JAX name the counts differently. What is scanned has one axis more outside.
@@ -310,7 +310,7 @@ def value_and_row_grad(
 
 
 def _chosen(patterns: Sequence[str], names: Sequence[str], leaves: Sequence[Any]) -> list[int]:
-    """The numbers of the leaves that are tables."""
+    """Return the numbers of the leaves that are tables."""
     chosen: set[int] = set()
     for pattern in patterns:
         found = [n for n, name in enumerate(names) if name == pattern]
@@ -332,7 +332,7 @@ def _chosen(patterns: Sequence[str], names: Sequence[str], leaves: Sequence[Any]
 
 
 def _gradient(table: Any, indices: Sequence[Any], rows: Sequence[Any]) -> RowSparse:
-    """What was looked up of one table, put together."""
+    """Return all lookups of one table, put together."""
     shape = tuple(table.shape)
     if not rows:
         empty = jnp.zeros(0, jnp.int32), jnp.zeros((0, *shape[1:]), table.dtype)

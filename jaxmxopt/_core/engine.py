@@ -1,4 +1,4 @@
-"""How a rule runs: precision, masters, rows, many weights. All of it once, around every rule.
+"""The engine that runs a rule: precision, masters, rows, many weights, once for all rules.
 
 A rule sees one weight in compute precision, its gradient, its slots and the rates of this update,
 and returns the new weight and slots.
@@ -64,7 +64,7 @@ Rule = Callable[[Any, Any, Any, Any, Any], Any]
 
 
 class Given(NamedTuple):
-    """What an update is given beside weights and their state.
+    """The arguments of an update beside weights and their state.
 
     Attributes:
         grads: of every weight an array or a `RowSparse`; None leaves a weight as it is.

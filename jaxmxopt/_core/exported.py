@@ -14,7 +14,7 @@ _NAMES: set[str] = set()
 
 
 def exportable(kind: Kind) -> Kind:
-    """Registers a NamedTuple; a decorator. Twice does no harm."""
+    """Register a NamedTuple; a decorator. Twice does no harm."""
     name = _name(kind)
     # A class made again, as in a notebook, leaves the name with the first.
     if name not in _NAMES:
@@ -28,7 +28,7 @@ def exportable_node(
     to_plain: Callable[[Any], Any] = lambda structure: structure,
     from_plain: Callable[[Any], Any] = lambda plain: plain,
 ) -> None:
-    """Registers a pytree node.
+    """Register a pytree node.
 
     Args:
         kind: its class.

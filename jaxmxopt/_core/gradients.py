@@ -47,7 +47,7 @@ class NonFinite(NamedTuple):
 
 
 def all_finite(tree: Any) -> jax.Array:
-    """Whether no leaf of a tree holds NaN or infinity, as a scalar bool.
+    """Return a scalar bool: True if no leaf of a tree holds NaN or infinity.
 
     The guard of an update: `opt.step(params, grads, state, where=all_finite(grads))` changes
     nothing, counts included, where a gradient is not finite.
@@ -203,13 +203,13 @@ def _quotient(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _array(leaf: Any) -> jax.Array:
-    """The elements of a gradient, of a `RowSparse` those of its rows, in a dtype for sums."""
+    """Return the elements of a gradient, or of the rows of a `RowSparse`, in a dtype for sums."""
     wide = _wide(leaf)
     return wide.unique().inside(leaf.shape[0]) if isinstance(leaf, RowSparse) else wide
 
 
 def first_nonfinite(tree: Any) -> NonFinite | None:
-    """Finds the first leaf of a tree that holds NaN or infinity: an aid when a loss becomes NaN.
+    """Find the first leaf of a tree that holds NaN or infinity: an aid when a loss becomes NaN.
 
     It brings the tree to the host. Inside `jax.jit` use it through
     `jax.debug.callback(lambda grads: print(first_nonfinite(grads)), grads)`.
@@ -251,7 +251,7 @@ def _is_floating(leaf: Any) -> bool:
 
 
 def _wide(leaf: Any) -> Any:
-    """The leaf in the dtype that its arithmetic is in."""
+    """Return the leaf in the dtype that its arithmetic is in."""
     leaf = leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
     return leaf.astype(compute_dtype(leaf.dtype))
 

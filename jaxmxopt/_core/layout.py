@@ -1,4 +1,4 @@
-"""How the slots of a whole tree are laid out: small weights of one shape share an array."""
+"""The layout of the slots of a whole tree: small weights of one shape share an array."""
 
 import dataclasses
 import operator
@@ -21,7 +21,7 @@ MANY = 96
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Which leaves of a tree share an array.
+    """The groups of leaves that share an array.
 
     Attributes:
         groups: the leaf numbers of each group, in order; a group of one stands alone.
@@ -35,7 +35,7 @@ class Layout:
     def of(
         cls, weights: Sequence[Any], kinds: Sequence[Hashable], names: Sequence[str] | None = None
     ) -> "Layout":
-        """Groups the small weights of equal shape, dtype and kind that live on one device."""
+        """Group the small weights of equal shape, dtype and kind that live on one device."""
         groups: dict[Hashable, list[int]] = {}
         for number, (weight, kind) in enumerate(zip(weights, kinds, strict=True)):
             alone = weight.size > SMALL or weight.size == 0 or _spread(weight)
@@ -57,11 +57,11 @@ class Layout:
 
     @property
     def unshared(self) -> bool:
-        """Whether every leaf has arrays of its own."""
+        """True if every leaf has arrays of its own."""
         return len(self.groups) == self.size
 
     def misfit(self, names: Sequence[Any]) -> str | None:
-        """What tells other leaves than these from those of the given paths, None if nothing."""
+        """Return the first difference between leaves and paths, None if there is none."""
         if self.size != len(names):
             return f"{self.size} weights, params has {len(names)}"
         pairs = zip(names if self.names is None else self.names, names, strict=True)
@@ -98,7 +98,7 @@ class Packed:
         self.layout = layout
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], Layout]:
-        """The groups and, as structure, the layout."""
+        """Return the groups and, as structure, the layout."""
         return self.groups, self.layout
 
     def tree_flatten_with_keys(self) -> tuple[tuple[Any, ...], Layout]:
@@ -116,7 +116,7 @@ class Packed:
         return f"Packed({self.groups!r})"
 
     def unpack(self) -> list[Any]:
-        """What belongs to each leaf, in the order of the leaves."""
+        """Return the part of each leaf, in the order of the leaves."""
         leaves: list[Any] = [None] * self.layout.size
         for members, group in zip(self.layout.groups, self.groups, strict=True):
             for number, part in zip(members, unstack(group, len(members)), strict=True):
@@ -129,14 +129,14 @@ exportable_node(Packed, lambda layout: (layout.groups, layout.names), lambda par
 
 
 def stack(parts: Sequence[Any]) -> Any:
-    """Puts equal pytrees behind one another along a new leading axis; one stays as it is."""
+    """Put equal pytrees behind one another along a new leading axis; one stays as it is."""
     if len(parts) == 1:
         return parts[0]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
 
 
 def unstack(group: Any, count: int) -> list[Any]:
-    """The inverse of `stack`."""
+    """Undo `stack`."""
     if count == 1:
         return [group]
     return [jax.tree.map(operator.itemgetter(i), group) for i in range(count)]

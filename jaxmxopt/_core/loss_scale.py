@@ -36,7 +36,7 @@ _LEAST = 2.0**-126
 
 @exportable
 class LossScale(NamedTuple):
-    """What a `DynamicLossScaler` remembers.
+    """The state of a `DynamicLossScaler`.
 
     Attributes:
         loss_scale: float32 scalar, the factor of the loss in this step.
@@ -118,7 +118,7 @@ class DynamicLossScaler(Config):
             )
 
     def init(self) -> LossScale:
-        """Makes the first state."""
+        """Make the first state."""
         first = jnp.asarray(self.init_scale, jnp.float32)
         return LossScale(first, first, jnp.zeros((), jnp.int32))
 
@@ -146,7 +146,7 @@ class DynamicLossScaler(Config):
         return multiplied(grads, 1 / self._checked("unscale", state).loss_scale)
 
     def update(self, state: LossScale, finite: Any) -> LossScale:
-        """Moves on by one step.
+        """Move on by one step.
 
         Args:
             state: of this step.

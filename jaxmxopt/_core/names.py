@@ -91,7 +91,7 @@ class Multipliers(OrderedMap):
 
     @classmethod
     def checked(cls, owner: str, field: str, given: Mapping[Any, Any]) -> "Multipliers":
-        """Makes one from a user's mapping, refusing what is not a real number."""
+        """Make one from a user's mapping, refusing what is not a real number."""
         if not isinstance(given, Mapping):
             raise TypeError(f"{owner}: {field} must be a mapping, got {given!r}.")
         return cls((key, as_number(owner, f"{field}[{key!r}]", given[key], Real)) for key in given)
@@ -138,7 +138,7 @@ def find(
 
 
 def matches(key: Hashable, name: str) -> bool:
-    """Whether a key is a pattern of a name."""
+    """True if a key is a pattern of a name."""
     return isinstance(key, str) and fnmatch.fnmatchcase(name, key)
 
 

@@ -30,7 +30,7 @@ __all__ = [
 
 
 def compute_dtype(dtype: Any) -> Any:
-    """The precision of the arithmetic: float32 for half precision, else the weight's own."""
+    """Return the precision of the arithmetic: float32 for half precision, else the weight's own."""
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
@@ -40,7 +40,7 @@ def widens(found: Any, wanted: Any) -> bool:
 
 
 def on_cpu() -> bool:
-    """Whether JAX's default backend is a CPU, whose compiler needs to be told more.
+    """True if JAX's default backend is a CPU, whose compiler needs to be told more.
 
     Asked when a program is traced: one that is lowered for another platform than the default
     computes the same, in a form that suits the default.
@@ -49,7 +49,7 @@ def on_cpu() -> bool:
 
 
 def one_minus_power(beta: Any, t: Any) -> Any:
-    r"""Returns :math:`1 - \beta^t` for `t >= 1`.
+    r"""Return :math:`1 - \beta^t` for `t >= 1`.
 
     On the host in double precision; traced, to a few units of rounding for every `t` up to ten
     million, where `1 - beta**t` would cancel.
@@ -65,7 +65,7 @@ def real(t: Any, like: Any) -> Any:
 
 
 def sqrt(x: Any) -> Any:
-    """Returns the square root of a host number or an array; its derivative is 0 at 0."""
+    """Return the square root of a host number or an array; its derivative is 0 at 0."""
     return math.sqrt(x) if isinstance(x, float) else _root(x)
 
 
@@ -130,7 +130,7 @@ def capped(x: jax.Array) -> jax.Array:
 
 
 def sign(x: jax.Array) -> jax.Array:
-    """Returns -1, 0 or 1; NaN gives 0, as in MXNet."""
+    """Return -1, 0 or 1; NaN gives 0, as in MXNet."""
     return (x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)
 
 
@@ -144,7 +144,7 @@ def divide(a: Any, b: Any) -> jax.Array:
 
 
 def hidden(by: jax.Array, x: Any) -> jax.Array:
-    """Returns `x` in the shape of `by`, in a form in which XLA can find no identity.
+    """Return `x` in the shape of `by`, in a form in which XLA can find no identity.
 
     A choice by what is true of every number: LLVM finds that out in the end, and it costs nothing.
     """
@@ -179,7 +179,7 @@ def unless(idle: jax.Array, old: Any, new: Any) -> Any:
 
 
 def norm(x: jax.Array) -> jax.Array:
-    """Returns the Euclidean norm over all elements; its gradient is 0 where it is 0."""
+    """Return the Euclidean norm over all elements; its gradient is 0 where it is 0."""
     squared = jnp.sum(jnp.square(x))
     positive = squared != 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)

@@ -1,4 +1,4 @@
-"""What a learning rate given beside a scheduler does: it takes the place of `base_lr`."""
+"""A learning rate given beside a scheduler takes the place of `base_lr`."""
 
 import sys
 import warnings
@@ -13,7 +13,7 @@ _BETWEEN = ("jaxmxopt", "dataclasses", "functools", "inspect")
 
 
 def check_scheduler(owner: str, scheduler: Any) -> None:
-    """Refuses what is no schedule: not callable, or a class where one of it was meant."""
+    """Raise unless a schedule is callable, and not a class whose instance was meant."""
     if isinstance(scheduler, type):
         raise TypeError(
             f"{owner}: lr_scheduler must be an instance, got the class {scheduler.__name__}; "
@@ -24,7 +24,7 @@ def check_scheduler(owner: str, scheduler: Any) -> None:
 
 
 def overridden(owner: str, scheduler: Any, given: Any, *, write: bool) -> Any:
-    """The scheduler with another base rate, and a warning if the old one was not the default.
+    """Return the scheduler with another base rate; warn if the old one was not the default.
 
     Args:
         owner: for messages.

@@ -109,7 +109,7 @@ class ValueOrObject:
 
 
 def _declares_fields(cls: type) -> bool:
-    """Whether a class annotates a number with its range, or something static."""
+    """True if a class annotates a number with its range, or something static."""
     own = vars(cls).get("__annotations__", {})
     if not own:
         return False
@@ -199,7 +199,7 @@ class LRScheduler(ValueOrObject, Config):
             self._refuse(f"{name} must be at least {least}", self.__dict__[name])
 
     def replace(self: Self, **changes: Any) -> Self:
-        """Returns a copy with some fields changed, checked like a new schedule.
+        """Return a copy with some fields changed, checked like a new schedule.
 
         That of an object (see above) has the attributes that the object has now.
         """
@@ -215,7 +215,7 @@ class LRScheduler(ValueOrObject, Config):
         return made
 
     def _rebase(self, base_lr: Any) -> None:
-        """Gives an object another base rate, and all that it remembers of the old one."""
+        """Give an object another base rate, and all that it remembers of the old one."""
         self.base_lr = base_lr  # pyright: ignore[reportAttributeAccessIssue]
         kept = self.__dict__
         kept.update(dict.fromkeys(kept.keys() & {"base_lr_orig", "warmup_final_lr"}, base_lr))
@@ -226,7 +226,7 @@ class LRScheduler(ValueOrObject, Config):
         return {"warmup_final_lr": self.base_lr}
 
     def _walked(self, n: int) -> Any:
-        """The schedule proper of an object, which goes on from the latest call."""
+        """Return the schedule proper of an object, which goes on from the latest call."""
         return self._decayed(n)
 
     @overload
@@ -234,7 +234,7 @@ class LRScheduler(ValueOrObject, Config):
     @overload
     def __call__(self, num_update: jax.Array) -> jax.Array: ...
     def __call__(self, num_update: Any) -> Any:
-        """Returns the learning rate of update number `num_update`.
+        """Return the learning rate of update number `num_update`.
 
         A host integer gives a float, unless a leaf of the schedule is an array; else an array.
         """
@@ -252,7 +252,7 @@ class LRScheduler(ValueOrObject, Config):
         return jnp.where(n < _within(self.warmup_steps, n), self.get_warmup_lr(n), lr)
 
     def get_warmup_lr(self, num_update: Any) -> Any:
-        """Returns the learning rate of an update of the warmup, `num_update < warmup_steps`."""
+        """Return the learning rate of an update of the warmup, `num_update < warmup_steps`."""
         begin, steps = self.warmup_begin_lr, self.warmup_steps
         base = self.__dict__.get("warmup_final_lr", self.base_lr)
         if isinstance(num_update, (int, np.integer)) and num_update >= steps:
@@ -268,11 +268,11 @@ class LRScheduler(ValueOrObject, Config):
         return begin + (_array(base) - begin) * (n / length)
 
     def _decayed(self, n: int) -> float:
-        """The schedule proper in double precision, for `n >= warmup_steps`."""
+        """Return the schedule proper in double precision, for `n >= warmup_steps`."""
         raise NotImplementedError(f"{type(self).__name__} must override __call__.")
 
     def _decayed_array(self, n: jax.Array) -> jax.Array:
-        """The schedule proper; finite for every `n`, meant where `n >= warmup_steps`."""
+        """Return the schedule proper; finite for every `n`, meant where `n >= warmup_steps`."""
         raise NotImplementedError(f"{type(self).__name__} must override __call__.")
 
     def _on_host(self, num_update: Any) -> bool:
@@ -565,7 +565,7 @@ def _dropped(base: Any, factor: Any, drops: int) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _marks(base: float, factor: float) -> list[float]:
-    """The rates after every `_APART` drops, as far as anybody has asked."""
+    """Return the rates after every `_APART` drops, as far as anybody has asked."""
     del factor
     return [base]
 
@@ -577,7 +577,7 @@ def _multiplied(rate: float, factor: float, times: int) -> float:
 
 
 def _power(factor: Scalar, drops: jax.Array) -> jax.Array:
-    """Returns `factor ** drops` to a few units of rounding, also for millions of drops."""
+    """Return `factor ** drops` to a few units of rounding, also for millions of drops."""
     k = _array(drops)
     if not isinstance(factor, float):
         return jnp.power(_array(factor), k)
@@ -590,39 +590,39 @@ def _power(factor: Scalar, drops: jax.Array) -> jax.Array:
 
 
 def _start(schedule: LRScheduler) -> Any:
-    """The rate that a decay begins with; the `base_lr` of an object is the rate it is at."""
+    """Return the rate that a decay begins with; the `base_lr` of an object is the rate it is at."""
     kept = schedule.__dict__
     return kept.get("base_lr_orig", kept.get("warmup_final_lr", schedule.base_lr))
 
 
 def _of_decay(schedule: Any) -> dict[str, Any]:
-    """What objects remember of a decay."""
+    """Return the attributes that objects remember of a decay."""
     steps = schedule.max_update - schedule.warmup_steps
     return {"base_lr_orig": schedule.base_lr, "max_steps": steps}
 
 
 def _done_of(whole: float, schedule: Any, n: int) -> float:
-    """How much of the whole of a decay is done, rounded as MXNet does: multiplied, then divided."""
+    """Return the share of a decay that is done, rounded as in MXNet: multiplied, then divided."""
     done, total = _done(n, schedule.warmup_steps, schedule.max_update)
     return whole * done / (schedule.__dict__.get("max_steps") or total)
 
 
 def _walked_decay(schedule: Any, n: int) -> Any:
-    """The rate of an object's decay; past its end the latest one, as in MXNet."""
+    """Return the rate of an object's decay; past its end the latest one, as in MXNet."""
     if n <= schedule.max_update:
         schedule.base_lr = schedule._decayed(n)
     return schedule.base_lr
 
 
 def _done(n: int, warmup: int, last: int) -> tuple[int, int]:
-    """The updates of a decay that are done, and all of them."""
+    """Return the updates of a decay that are done, and all of them."""
     if last > warmup:
         return min(n, last) - warmup, last - warmup
     return (1, 1) if last == warmup else (0, 1)
 
 
 def _left(n: jax.Array, warmup: int, last: int) -> jax.Array:
-    """The share of a decay that is still to come, in [0, 1]."""
+    """Return the share of a decay that is still to come, in [0, 1]."""
     if last <= warmup:
         return _array(jnp.full_like(n, last < warmup))
     end = _within(last, n)

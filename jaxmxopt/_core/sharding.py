@@ -97,7 +97,7 @@ def divided(opt: Definition, params: Any, axis: str | tuple[str, ...] = "data") 
 
 
 def bytes_per_device(tree: Any) -> dict[Any, int]:
-    """Counts the bytes that a tree of arrays takes on each device of this process."""
+    """Count the bytes that a tree of arrays takes on each device of this process."""
     counts: dict[Any, int] = {}
     for leaf in jax.tree.leaves(tree):
         for shard in leaf.addressable_shards:

@@ -1,4 +1,4 @@
-"""What a state keeps of one weight: slots, each of which says which axes of the weight it has."""
+"""The slots of one weight, each of which says which axes of the weight it has."""
 
 import dataclasses
 import operator

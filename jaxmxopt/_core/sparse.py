@@ -25,7 +25,7 @@ def _past_the_height(dtype: Any) -> Any:
 
 
 def _as_indices(indices: Any) -> jax.Array:
-    """Indices as JAX has them; without 64-bit types it would cut off what they lack."""
+    """Return indices as JAX has them; without 64-bit types JAX would cut them off."""
     if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(indices)):
         return jnp.asarray(indices)
     given = _integers(indices)
@@ -41,7 +41,7 @@ def _as_indices(indices: Any) -> jax.Array:
 
 
 def _integers(indices: Any) -> np.ndarray:
-    """Indices as an array; of Python's integers where these are too large for NumPy's."""
+    """Return indices as an array, of Python's integers where they are too large for NumPy's."""
     try:
         given = np.asarray(indices)
         large = given.dtype.kind in "fO" and given.size and not hasattr(indices, "dtype")
@@ -130,7 +130,7 @@ class RowSparse:
                 )
 
     def tree_flatten(self) -> tuple[tuple[Any, Any], tuple[int, ...]]:
-        """The arrays and, as structure, the shape."""
+        """Return the arrays and, as structure, the shape."""
         return (self.indices, self.values), self.shape
 
     def tree_flatten_with_keys(self) -> tuple[tuple[Any, Any], tuple[int, ...]]:
@@ -168,11 +168,11 @@ class RowSparse:
     # Arithmetic.
 
     def astype(self: Self, dtype: Any) -> Self:
-        """The same rows with values of another dtype."""
+        """Return the same rows with values of another dtype."""
         return self._with(self.values.astype(dtype))
 
     def __add__(self: Self, other: Any) -> Self:
-        """The sum of two gradients of one weight: the rows of both."""
+        """Return the sum of two gradients of one weight: the rows of both."""
         if not isinstance(other, RowSparse):
             return NotImplemented
         if self.shape != other.shape:
@@ -196,31 +196,31 @@ class RowSparse:
         return self._with(-self.values)
 
     def norm(self) -> jax.Array:
-        """The Euclidean norm of the array it stands for, in float32 or better."""
+        """Return the Euclidean norm of the dense array, in float32 or better."""
         values = self._wide().unique().inside(self.shape[0])
         return jnp.sqrt(jnp.sum(jnp.square(values)))
 
     def _wide(self: Self) -> Self:
-        """The same with values in which sums lose nothing that the dtype could hold."""
+        """Return the same with values in which sums lose nothing that the dtype could hold."""
         return self.astype(jnp.float32) if self.values.dtype.itemsize < 4 else self
 
     # Other forms.
 
     def todense(self) -> jax.Array:
-        """The array it stands for."""
+        """Return the dense array that this stands for."""
         wide = self._wide()
         zeros = jnp.zeros(self.shape, wide.dtype)
         return zeros.at[self._rows()].add(wide.values, mode="drop").astype(self.dtype)
 
     def to_bcoo(self) -> Any:
-        """The same as a `jax.experimental.sparse.BCOO` with one sparse dimension."""
+        """Return the same as a `jax.experimental.sparse.BCOO` with one sparse dimension."""
         from jax.experimental.sparse import BCOO
 
         return BCOO((self.values, self._rows()[:, None]), shape=self.shape)
 
     @classmethod
     def from_bcoo(cls: type[Self], array: Any) -> Self:
-        """Makes one from a `jax.experimental.sparse.BCOO`.
+        """Make one from a `jax.experimental.sparse.BCOO`.
 
         Args:
             array: with one sparse dimension, the first, and no batch dimension. Its padding,
@@ -279,7 +279,7 @@ class RowSparse:
         return self.tree_unflatten(self.shape, (indices, values))
 
     def unique(self) -> "UniqueRows":
-        """Sums the values of duplicate indices; sizes stay `k`."""
+        """Sum the values of duplicate indices; sizes stay `k`."""
         rows, height = self._rows(), self.shape[0]
         if rows.shape[0] < 2:
             return UniqueRows(rows, self.values)
@@ -288,12 +288,12 @@ class RowSparse:
         return lax.cond(ascending, self._in_order, self._summed, rows, self.values)
 
     def _in_order(self, rows: jax.Array, values: jax.Array) -> "UniqueRows":
-        """Tells the unused of distinct rows apart."""
+        """Make the unused of distinct rows distinct too."""
         spare = self.shape[0] + lax.iota(rows.dtype, rows.shape[0])
         return UniqueRows(jnp.where(rows < self.shape[0], rows, spare), values)
 
     def _summed(self, rows: jax.Array, values: jax.Array) -> "UniqueRows":
-        """Sums what falls on one row at the place of the row's first index in order."""
+        """Sum what falls on one row at the place of the row's first index in order."""
         # Sorting indices and positions together would take several times as long on a CPU.
         ordered = lax.sort(rows, is_stable=False)
         first = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
@@ -303,11 +303,11 @@ class RowSparse:
         return UniqueRows(jnp.where(first, ordered, spare), values)
 
     def inside(self) -> jax.Array:
-        """The values, zero where their index is out of range."""
+        """Return the values, zero where their index is out of range."""
         return UniqueRows(self._rows(), self.values).inside(self.shape[0])
 
     def _rows(self) -> jax.Array:
-        """The indices, wide enough to go past the height, which stands for all out of range."""
+        """Return the indices, wide enough for the height, which stands for all out of range."""
         rows, height = self.indices, self.shape[0]
         rows = rows.astype(_past_the_height(rows.dtype))
         return jnp.where((rows < 0) | (rows > height), height, rows)
@@ -318,7 +318,7 @@ exportable_node(RowSparse)
 
 
 def is_row_sparse(node: Any) -> bool:
-    """Whether a node of a tree is a `RowSparse`: what takes one as a leaf asks it."""
+    """True if a node of a tree is a `RowSparse`, for functions that take one as a leaf."""
     return isinstance(node, RowSparse)
 
 
@@ -332,7 +332,7 @@ class UniqueRows(NamedTuple):
     values: jax.Array
 
     def inside(self, height: int) -> jax.Array:
-        """The values, zero where they belong to no row."""
+        """Return the values, zero where they belong to no row."""
         used = (self.indices < height).reshape(-1, *[1] * (self.values.ndim - 1))
         return jnp.where(used, self.values, 0)
 

@@ -34,7 +34,7 @@ Kind = TypeVar("Kind", bound=type)
 
 @exportable
 class State(NamedTuple):
-    """What an optimizer remembers between updates: of one weight, or of a tree.
+    """The state of an optimizer between updates: of one weight, or of a tree.
 
     Attributes:
         num_update: int32 scalar, the updates so far.
@@ -86,7 +86,7 @@ def _are_equal(one: Any, other: Any) -> bool:
 
 @exportable
 class MasterState(NamedTuple):
-    """What a stateful optimizer keeps for a half-precision weight: `master, slots = state`.
+    """The state of a half-precision weight in a stateful optimizer: `master, slots = state`.
 
     Attributes:
         master: the float32 copy of the weight.

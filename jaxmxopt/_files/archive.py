@@ -25,7 +25,7 @@ __all__ = [
 
 
 def upgraded(header: dict[str, Any]) -> dict[str, Any]:
-    """Returns the header in the newest format.
+    """Return the header in the newest format.
 
     Raises:
         ValueError: it is not of the form of version 1.
@@ -48,7 +48,7 @@ def upgraded(header: dict[str, Any]) -> dict[str, Any]:
 
 
 def _leaves(header: dict[str, Any]) -> dict[str, Any]:
-    """Finds what stands under every name: an array or a number."""
+    """Find what stands under every name: an array or a number."""
     leaves = dict(header["values"])
     for array in header["arrays"]:
         leaf = {"array": array["name"], "dtype": array["dtype"], "shape": array["shape"]}
@@ -62,7 +62,7 @@ def _row_sparse(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _structure(record: Any, leaves: dict[str, Any]) -> Any:
-    """Puts the leaves of a state into their places."""
+    """Put the leaves of a state into their places."""
     if record is None:
         return None
     if isinstance(record, str):
@@ -90,7 +90,7 @@ _SEAL = len(_PREFIX) + hashlib.sha256().digest_size * 2
 
 
 def write(file: BinaryIO, header: Mapping[str, Any], arrays: Iterable[tuple[str, Any]]) -> None:
-    """Writes a file.
+    """Write a file.
 
     Args:
         file: opened for writing and reading, able to seek.
@@ -120,14 +120,14 @@ def write(file: BinaryIO, header: Mapping[str, Any], arrays: Iterable[tuple[str,
 
 
 def _member(name: str, size: int) -> zipfile.ZipInfo:
-    """Describes a member without a date, so that equal content makes equal files."""
+    """Describe a member without a date, so that equal content makes equal files."""
     member = zipfile.ZipInfo(name)
     member.file_size, member.create_system, member.external_attr = size, 3, 0o100644 << 16
     return member
 
 
 def _member_name(name: str) -> str:
-    """Returns a name that is harmless as a path too, different for different names."""
+    """Return a name that is harmless as a path too, different for different names."""
     parts = urllib.parse.quote(name, safe="/ ()[]<>,:", errors="surrogatepass").split("/")
     # Neither empty parts nor `.` and `..`.
     safe = (part if part.strip(".") else "%" + part.replace(".", "%2E") for part in parts)
@@ -135,7 +135,7 @@ def _member_name(name: str) -> str:
 
 
 def seal(file: BinaryIO) -> None:
-    """Writes the digest of an archive into the place that its comment keeps for it."""
+    """Write the digest of an archive into the place that its comment keeps for it."""
     end = file.seek(-_SEAL, 2)
     digest = _digest(file, end)
     file.seek(end)
@@ -143,7 +143,7 @@ def seal(file: BinaryIO) -> None:
 
 
 def _digest(file: BinaryIO, end: int) -> bytes:
-    """Returns the comment for what a file has before `end`."""
+    """Return the comment for what a file has before `end`."""
     file.seek(0)
     digest, left = hashlib.sha256(), end
     while left and (part := file.read(min(left, 2**20))):
@@ -191,7 +191,7 @@ class Reader:
             raise ValueError(f"is damaged in {member!r}: {error}") from None
 
     def array(self, record: Any) -> np.ndarray:
-        """Reads the array that a record of the header describes; it cannot be written to."""
+        """Read the array that a record of the header describes; it cannot be written to."""
         match record:
             case {"array": str(name), "dtype": str(kind), "shape": list(shape)} if all(
                 type(size) is int and size >= 0 for size in shape
@@ -216,7 +216,7 @@ class Reader:
             raise ValueError(f"is damaged: array {name!r} has the wrong size.") from None
 
     def leaf(self, record: Any) -> Any:
-        """Reads an array for use wherever its weight is: JAX's, or NumPy's if JAX would cut it."""
+        """Read an array for use wherever its weight is: JAX's, or NumPy's if JAX would cut it."""
         host = self.array(record)
         try:
             return free_array(host, record.get("key"))
@@ -225,7 +225,7 @@ class Reader:
 
 
 def _opened(file: BinaryIO, size: int) -> tuple[zipfile.ZipFile, set[str]]:
-    """Opens an archive whose members, all different and as they are stored, fit into the file."""
+    """Open an archive whose members, all different and as they are stored, fit into the file."""
     try:
         archive = zipfile.ZipFile(file)
     except Exception:
@@ -243,7 +243,7 @@ def _opened(file: BinaryIO, size: int) -> tuple[zipfile.ZipFile, set[str]]:
 
 
 def _parsed(text: bytes) -> dict[str, Any]:
-    """Parses the header and checks its version."""
+    """Parse the header and checks its version."""
     try:
         header: Any = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -23,20 +23,20 @@ _DTYPES = {
 
 
 def dtype_named(name: str) -> np.dtype[Any]:
-    """Returns the dtype of a name."""
+    """Return the dtype of a name."""
     if name not in _DTYPES:
         raise ValueError(f"dtype {name!r} is unknown.")
     return _DTYPES[name]
 
 
 def stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Returns the dtype of the elements in a file."""
+    """Return the dtype of the elements in a file."""
     native = dtype.isbuiltin == 1
     return (dtype if native else np.dtype(f"u{dtype.itemsize}")).newbyteorder("<")
 
 
 def key_impl(value: Any) -> str | None:
-    """Returns the algorithm of an array of random keys, None for other arrays."""
+    """Return the algorithm of an array of random keys, None for other arrays."""
     if not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         return None
     if isinstance(value, jax.Array):
@@ -49,7 +49,7 @@ def key_impl(value: Any) -> str | None:
 
 
 def described(name: str, value: Any) -> dict[str, Any]:
-    """Describes an array, real or abstract, for the header: name, dtype, shape, random algorithm.
+    """Describe an array, real or abstract, for the header: name, dtype, shape, random algorithm.
 
     Raises:
         TypeError: the dtype is not one of JAX.
@@ -63,7 +63,7 @@ def described(name: str, value: Any) -> dict[str, Any]:
 
 
 def to_host(name: str, value: Any) -> np.ndarray:
-    """Returns the elements of an array, its shards put together."""
+    """Return the elements of an array, its shards put together."""
     if not isinstance(value, jax.Array):
         return np.asarray(value)
     if value.is_deleted():
@@ -91,7 +91,7 @@ def on_host(arrays: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def place(parts: Sequence[np.ndarray], like: Any) -> Any:
-    """Makes an array of the kind of `like`, on its devices, of one part or of several stacked.
+    """Make an array of the kind of `like`, on its devices, of one part or of several stacked.
 
     Args:
         parts: of the right dtype and shape.
@@ -112,7 +112,7 @@ def place(parts: Sequence[np.ndarray], like: Any) -> Any:
 
 
 def free_array(host: np.ndarray, impl: str | None) -> Any:
-    """Makes a JAX array that may move between devices; of a dtype that JAX would cut, NumPy's."""
+    """Make a JAX array that may move between devices; of a dtype that JAX would cut, NumPy's."""
     if impl is not None:
         return jax.random.wrap_key_data(jnp.asarray(host), impl=impl)
     kept = jax.dtypes.canonicalize_dtype(host.dtype) == host.dtype

@@ -46,7 +46,7 @@ def algorithm_name(opt: Definition) -> str:
 
 
 def encode(value: Any, name: str, arrays: dict[str, Any], *, hyperparameters: bool = False) -> Any:
-    """Encodes a value.
+    """Encode a value.
 
     Args:
         value: of the kinds above.
@@ -93,7 +93,7 @@ def encode(value: Any, name: str, arrays: dict[str, Any], *, hyperparameters: bo
 
 
 def _fields(value: Any) -> dict[str, Any] | None:
-    """Returns what an object is made of, None where it must stay one."""
+    """Return what an object is made of, None where it must stay one."""
     if isinstance(value, RowSparse):
         return {"indices": value.indices, "values": value.values, "shape": value.shape}
     if isinstance(value, LRScheduler) and not value._is_value:
@@ -105,7 +105,7 @@ def _fields(value: Any) -> dict[str, Any] | None:
 
 
 def arrays_in(record: Any) -> Iterator[dict[str, Any]]:
-    """Finds the descriptions of all arrays in what was encoded."""
+    """Find the descriptions of all arrays in what was encoded."""
     if isinstance(record, list):
         for part in record:
             yield from arrays_in(part)
@@ -139,7 +139,7 @@ class Decoder:
         self.used: set[str] = set()
 
     def decode(self, record: Any, where: str, current: Any = None) -> Any:
-        """Decodes a value.
+        """Decode a value.
 
         Args:
             record: from a file.

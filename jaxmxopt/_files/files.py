@@ -14,7 +14,7 @@ __all__ = [
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
-    """Opens a new file that takes the place of `path` when the block ends without an error.
+    """Open a new file that takes the place of `path` when the block ends without an error.
 
     The bytes go to a temporary file in the same folder, are flushed to disk, and the file is
     renamed. Whenever the process dies, `path` is the old file or the new one, whole. A symbolic
@@ -48,7 +48,7 @@ def replacing(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
 
 
 def _flush_folder(folder: str) -> None:
-    """Makes a rename last; where folders cannot be opened, the system sees to it."""
+    """Make a rename last; where folders cannot be opened, the system sees to it."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -60,7 +60,7 @@ def _flush_folder(folder: str) -> None:
 
 @contextlib.contextmanager
 def naming(call: str) -> Generator[None]:
-    """Puts the name of a call before the message of a ValueError or TypeError raised in it."""
+    """Put the name of a call before the message of a ValueError or TypeError raised in it."""
     try:
         yield
     except ValueError as error:

@@ -35,7 +35,7 @@ class _Leaf(NamedTuple):
     slot: bool = False
 
     def parts(self) -> list[Any]:
-        """Returns what stands under each name, an abstract array for a stacked one."""
+        """Return what stands under each name, an abstract array for a stacked one."""
         if len(self.names) == 1:
             return [self.value]
         return [jax.ShapeDtypeStruct(self.value.shape[1:], self.value.dtype)] * len(self.names)
@@ -114,7 +114,7 @@ def _kinds(slots: Any) -> list[str]:
 
 
 def _weights(prefix: str, weights: Sequence[str] | None, size: int | None = None) -> Sequence[str]:
-    """Returns the names of the weights of a state, which must be known and as many."""
+    """Return the names of the weights of a state, which must be known and as many."""
     if weights is None:
         raise ValueError(f"params must be given: {prefix or 'the state'!r} is of a whole tree.")
     if size is not None and len(weights) != size:
@@ -123,7 +123,7 @@ def _weights(prefix: str, weights: Sequence[str] | None, size: int | None = None
 
 
 def contents(tree: Any, params: Any) -> tuple[dict[str, Any], Arrays]:
-    """Takes a tree apart for `archive.write`.
+    """Take a tree apart for `archive.write`.
 
     Args:
         tree: as `checkpoint.save` takes it.
@@ -154,7 +154,7 @@ def _apart(stacked: Iterable[_Leaf]) -> Arrays:
 
 
 def restored(reader: Reader, like: Any, params: Any) -> Any:
-    """Makes a tree like `like` from a file, everything compared before anything is read.
+    """Make a tree like `like` from a file, everything compared before anything is read.
 
     Raises:
         ValueError: the file is of another tree; the first difference is named.
@@ -193,7 +193,7 @@ def _shown(kinds: Any) -> str:
 
 
 def _check(name: str, like: Any, found: Any, *, widened: bool = False) -> None:
-    """Compares kind, dtype and shape of a leaf with a record.
+    """Compare kind, dtype and shape of a leaf with a record.
 
     `widened` lets half precision stand for float32: version 0.1.0 kept all slots in the dtype of
     the weight.
@@ -239,7 +239,7 @@ def _check(name: str, like: Any, found: Any, *, widened: bool = False) -> None:
 
 
 def _made(reader: Reader, like: Any, records: list[Any]) -> list[Any]:
-    """Makes the leaves that stand for one leaf: two for a `RowSparse`."""
+    """Make the leaves that stand for one leaf: two for a `RowSparse`."""
     if type(like) in _SCALARS:
         return records
     if isinstance(like, RowSparse):

@@ -33,7 +33,7 @@ class Global:
         return shortened(".".join(self.key))
 
     def refuse(self, what: str = "only array data is read") -> NoReturn:
-        """Raises, with the name."""
+        """Raise, with the name."""
         raise ValueError(f"{self} is refused: {what}.")
 
 
@@ -55,12 +55,12 @@ class Record:
 
 
 def shortened(text: str) -> str:
-    """Returns a text for a message, however long it is."""
+    """Return a text for a message, however long it is."""
     return text if len(text) <= 120 else text[:117] + "..."
 
 
 class Scope:
-    """What a file has named and made so far, and how much may still be taken out of it.
+    """The names and objects of a file so far, and how much may still be taken out of it.
 
     Through the memo of a pickle a few bytes can stand for a tree of any size.
 
@@ -76,13 +76,13 @@ class Scope:
         self.np_shape = False
 
     def spend(self, size: int) -> None:
-        """Counts items, or bytes that are copied."""
+        """Count items, or bytes that are copied."""
         self._left -= size
         if self._left < 0:
             raise ValueError("a file must not hold more than it has bytes for.")
 
     def name(self, module: Any, name: Any) -> Global:
-        """Returns a global, by its name."""
+        """Return a global, by its name."""
         if type(module) is not str or type(name) is not str:
             raise ValueError("the name of a global must be two strings.")
         named = self._globals.setdefault((module, name), Global(module, name))
@@ -91,7 +91,7 @@ class Scope:
         return named
 
     def call(self, function: Any, args: Any) -> Any:
-        """Returns what a constructor makes of its arguments."""
+        """Return what a constructor makes of its arguments."""
         if not isinstance(function, Global) or type(args) is not tuple:
             raise ValueError("only a global can be called, with a tuple of arguments.")
         make, most = _CONSTRUCTORS.get(function.key, (None, 0))
@@ -103,7 +103,7 @@ class Scope:
         return made
 
     def instance(self, of: Any, args: Any) -> Record:
-        """Returns an instance of some class, made without arguments."""
+        """Return an instance of some class, made without arguments."""
         if not isinstance(of, Global):
             raise ValueError("only a global can have instances.")
         if type(args) is not tuple or args or of.key in _KNOWN:
@@ -112,7 +112,7 @@ class Scope:
         return self._records[-1]
 
     def build(self, made: Any, state: Any) -> None:
-        """Gives an object its content, once."""
+        """Give an object its content, once."""
         if isinstance(made, Record):
             if made.attributes is not None or type(state) is not dict:
                 made.of.refuse("its attributes must be a dict")
@@ -126,7 +126,7 @@ class Scope:
             raise ValueError(f"content must be of an object without, got {type(made).__name__}.")
 
     def check(self) -> None:
-        """Refuses names and records that are no part of array data, wherever they stand."""
+        """Raise for names and records that are not part of array data, wherever they stand."""
         classes = {record.of.key for record in self._records}
         for named in self._globals.values():
             if named.key not in classes and named.key not in _KNOWN:

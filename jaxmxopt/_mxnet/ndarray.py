@@ -44,7 +44,7 @@ class Cursor:
         return len(self.data) - self.position
 
     def take(self, size: int, what: str) -> memoryview:
-        """Returns the next bytes without copying them."""
+        """Return the next bytes without copying them."""
         if not 0 <= size <= self.left:
             raise ValueError(
                 f"truncated at byte {self.position}: {what} must have {size} bytes, "
@@ -54,12 +54,12 @@ class Cursor:
         return self.data[start : self.position]
 
     def number(self, kind: str, what: str) -> Any:
-        """Returns the next number; `kind` is a format of `struct`, such as `"i"` for int32."""
+        """Return the next number; `kind` is a format of `struct`, such as `"i"` for int32."""
         layout = "<" + kind
         return struct.unpack(layout, self.take(struct.calcsize(layout), what))[0]
 
     def end(self, what: str) -> None:
-        """Refuses bytes after the end."""
+        """Raise for bytes after the end."""
         if self.left:
             raise ValueError(
                 f"{what} must end at byte {self.position}, got {self.left} bytes more."
@@ -67,7 +67,7 @@ class Cursor:
 
 
 def check_shape(shape: Sequence[int], itemsize: int, what: str) -> None:
-    """Refuses a shape that no array can have, empty or not."""
+    """Raise for a shape that no array can have, empty or not."""
     extent = math.prod(max(dim, 1) for dim in shape) * itemsize
     if len(shape) > MAX_NDIM or any(dim < 0 for dim in shape) or extent > _LARGEST:
         raise ValueError(f"{what} must have the shape of an array, got {tuple(shape)}.")
@@ -121,7 +121,7 @@ class CSR(NamedTuple):
 
 
 def read_array(cursor: Cursor) -> tuple[Any, bool]:
-    """Reads one array.
+    """Read one array.
 
     Returns:
         A NumPy array over the given bytes, a `RowSparse` or `CSR` of such arrays, or None for
@@ -155,7 +155,7 @@ def read_array(cursor: Cursor) -> tuple[Any, bool]:
 
 
 def _read_legacy(cursor: Cursor, magic: int) -> Any:
-    """Reads what MXNet before 1.0 wrote: dense only; the oldest begins with its ndim."""
+    """Read what MXNet before 1.0 wrote: dense only; the oldest begins with its ndim."""
     if magic == V1:
         shape = _read_shape(cursor) or ()
     elif magic <= MAX_NDIM:
@@ -168,7 +168,7 @@ def _read_legacy(cursor: Cursor, magic: int) -> Any:
 
 
 def _read_shape(cursor: Cursor, unknown: bool = False) -> Any:
-    """Reads a shape; None for an unknown one, where that may be."""
+    """Read a shape; None for an unknown one, where that may be."""
     ndim = cursor.number("i", "ndim")
     if unknown and ndim == -1:
         return None
@@ -200,7 +200,7 @@ def _read_data(cursor: Cursor, dtype: np.dtype[Any], shape: Any, what: str) -> A
 
 
 def check_row_sparse(indices: Any, values: Any, shape: Any) -> RowSparse:
-    """Makes a `RowSparse` of NumPy arrays if it is one that MXNet could have."""
+    """Make a `RowSparse` of NumPy arrays if it is one that MXNet could have."""
     if not shape or indices.ndim != 1 or values.shape != (len(indices), *shape[1:]):
         raise ValueError(
             f"row_sparse values must have shape {(indices.size, *shape[1:])} for {indices.size} "
@@ -213,7 +213,7 @@ def check_row_sparse(indices: Any, values: Any, shape: Any) -> RowSparse:
 
 
 def check_csr(data: Any, indices: Any, indptr: Any, shape: Any) -> CSR:
-    """Makes a `CSR` of NumPy arrays if it is one that MXNet could have."""
+    """Make a `CSR` of NumPy arrays if it is one that MXNet could have."""
     if len(shape) != 2 or indptr.shape != (shape[0] + 1,):
         raise ValueError(
             f"csr must be a matrix with an indptr for each row and one more, got shape {shape} "
@@ -237,7 +237,7 @@ def _check_range(indices: Any, end: int) -> None:
 
 
 def write_array(array: Any, np_shape: bool, what: str) -> bytes:
-    """Returns the bytes of one array.
+    """Return the bytes of one array.
 
     Args:
         array: a JAX or NumPy array, `RowSparse`, `CSR`, or None.
@@ -296,7 +296,7 @@ def _write_sparse(array: RowSparse | CSR, what: str) -> bytes:
 
 
 def _summed(array: RowSparse) -> tuple[Any, Any]:
-    """Returns sorted indices without duplicates, and their values."""
+    """Return sorted indices without duplicates, and their values."""
     values = np.asarray(array.values)
     indices, position = np.unique(np.asarray(array.indices), return_inverse=True)
     summed = np.zeros((len(indices), *values.shape[1:]), values.dtype)

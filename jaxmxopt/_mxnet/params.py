@@ -34,7 +34,7 @@ _CSR = _ROW_SPARSE | {"indptr"}
 
 
 def read_params(data: bytes) -> list[Any] | dict[str, Any]:
-    """Reads a file of arrays.
+    """Read a file of arrays.
 
     Returns:
         A list, or a dict by name where the file has names: NumPy arrays over the given bytes,
@@ -65,7 +65,7 @@ def read_params(data: bytes) -> list[Any] | dict[str, Any]:
 
 
 def _count(cursor: Cursor, least: int, what: str) -> int:
-    """Reads how many items follow, each of some bytes at least."""
+    """Read how many items follow, each of some bytes at least."""
     count = cursor.number("Q", what)
     if count * least > cursor.left:
         raise ValueError(f"{what} must fit into the {cursor.left} bytes left, got {count}.")
@@ -86,7 +86,7 @@ def _by_name(names: Sequence[str], arrays: Sequence[Any]) -> dict[str, Any]:
 
 
 def _read_zip(data: bytes) -> dict[str, Any]:
-    """Reads the archive that MXNet 2 writes: one `.npy` an array, a folder a sparse one."""
+    """Read the archive that MXNet 2 writes: one `.npy` an array, a folder a sparse one."""
     files = {
         name.removesuffix(".npy"): content
         for name, content in _zip_members(data)
@@ -107,7 +107,7 @@ def _read_zip(data: bytes) -> dict[str, Any]:
 
 
 def _zip_members(data: bytes) -> list[tuple[str, memoryview]]:
-    """Returns the files of an archive; only what MXNet writes: not compressed, none twice."""
+    """Return the files of an archive; only what MXNet writes: not compressed, none twice."""
     # What zipfile raises for damaged files is many things, and not documented.
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -159,7 +159,7 @@ def _read_npy(data: memoryview, what: str) -> Any:
 
 
 def write_params(params: Mapping[str, Any] | Sequence[Any], np_shape: bool) -> bytes:
-    """Returns the bytes of a file of arrays in MXNet's own format.
+    """Return the bytes of a file of arrays in MXNet's own format.
 
     Raises:
         ValueError: MXNet has no such array.

@@ -34,7 +34,7 @@ _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": (
 
 
 def run_pickle(data: bytes) -> tuple[Any, Scope]:
-    """Reads a pickle.
+    """Read a pickle.
 
     Returns:
         The content: dicts, lists, tuples, text, numbers, None, bytes, `Pending` and `Record` for
@@ -81,7 +81,7 @@ class _Machine:
         return self.stack[0]
 
     def execute(self, code: str, argument: Any) -> None:
-        """Does what one opcode says."""
+        """Do what one opcode says."""
         if code in _VALUES:
             if type(argument) is int and argument.bit_length() > 64:
                 raise ValueError("an integer must fit into 64 bits.")
@@ -113,7 +113,7 @@ class _Machine:
             self.refuse(code, argument)
 
     def refuse(self, code: str, argument: Any) -> None:
-        """Raises for an opcode that no array data needs, with the global that it is for."""
+        """Raise for an opcode that no array data needs, with the global that it is for."""
         named = [str(self.scope.name(*argument.split(" ", 1)))] if code == "INST" else []
         named += [str(item) for item in reversed(self.stack) if isinstance(item, Global)]
         of = f" of {named[0]}" if named else ""
@@ -134,7 +134,7 @@ class _Machine:
         return self.stack[-1]
 
     def pop(self, count: int | None = 1) -> list[Any]:
-        """Takes so many items off the stack; None for those above the mark."""
+        """Take so many items off the stack; None for those above the mark."""
         if count is None and not self.marks:
             raise ValueError("there must be a mark.")
         least = self.marks[-1] if self.marks else 0
@@ -158,7 +158,7 @@ class _Machine:
         return filled
 
     def fill(self, code: str) -> None:
-        """Gives the object on the stack items or content."""
+        """Give the object on the stack items or content."""
         items = self.pop({"SETITEM": 2, "APPEND": 1, "BUILD": 1}.get(code))
         target = self.top()
         if code == "BUILD":
@@ -195,7 +195,7 @@ _SPARSE: dict[type, tuple[str, str]] = {
 
 
 def write_pickle(value: Any) -> bytes:
-    """Returns the pickle of containers, numbers, text, arrays and `MXNetRecord`.
+    """Return the pickle of containers, numbers, text, arrays and `MXNetRecord`.
 
     A dict that stands in several places is one dict when it is loaded.
 

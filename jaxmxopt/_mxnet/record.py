@@ -36,7 +36,7 @@ class MXNetRecord(NamedTuple):
 
 
 def array_of(made: Pending, scope: Scope) -> Any:
-    """Takes an array out of a file, with its bytes."""
+    """Take an array out of a file, with its bytes."""
     array = made.value
     parts = (array.indices, array.values) if isinstance(array, RowSparse) else (array,)
     parts = array[:3] if isinstance(array, CSR) else parts
@@ -52,7 +52,7 @@ class _WrongKindError(ValueError):
 
 
 def record_of(made: Record, scope: Scope) -> MXNetRecord:
-    """Takes the known attributes out of an instance.
+    """Take the known attributes out of an instance.
 
     Raises:
         ValueError: one of them does not hold what MXNet keeps there.
@@ -117,7 +117,7 @@ def _step(value: Any, scope: Scope) -> Any:
 
 
 def _symbols(value: Any, scope: Scope) -> Any:
-    """Returns the attributes and the names of a network's arguments, or nothing."""
+    """Return the attributes and the names of a network's arguments, or nothing."""
     if type(value) is not tuple or len(value) not in (0, 2):
         raise _WrongKindError("nothing, or attributes and names")
     if not value:

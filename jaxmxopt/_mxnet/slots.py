@@ -54,7 +54,7 @@ def slots_of(
     kept: Mapping[str, Any],
     weight: Any = None,
 ) -> Any:
-    """Turns the state of one weight from MXNet into what `create_state_multi_precision` gives.
+    """Turn the state of one weight from MXNet into what `create_state_multi_precision` gives.
 
     Args:
         opt: the algorithm.
@@ -84,7 +84,7 @@ def slots_of(
 
 
 def nested(opt: OptimizerDef, state: Any) -> Any:
-    """Returns the inverse of `slots_of`: the state as MXNet 1 nests it."""
+    """Return the inverse of `slots_of`: the state as MXNet 1 nests it."""
     master, slots = state if isinstance(state, MasterState) else (None, state)
     arrays = [getattr(slots, name) for name in _names(opt, 1)] if slots else []
     # A subclass may keep more.
@@ -96,7 +96,7 @@ def nested(opt: OptimizerDef, state: Any) -> Any:
 
 
 def _names(opt: OptimizerDef, version: int) -> list[str]:
-    """Returns the slots that a state of MXNet has, in its order."""
+    """Return the slots that a state of MXNet has, in its order."""
     if isinstance(opt, RMSProp) and version == 2 and opt.centered:
         return ["g", "n", "delta"]
     every = forms(opt, Like((1, 1), np.float32))[1]
@@ -114,7 +114,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _split(opt: OptimizerDef, state: Any, version: int) -> tuple[Any, Any]:
-    """Returns the state proper, and the master or None."""
+    """Return the state proper, and the master or None."""
     if type(state) is not tuple or len(state) != 2:
         return state, None
     bare = isinstance(opt, _BARE) or (isinstance(opt, RMSProp) and version == 2)
@@ -149,7 +149,7 @@ def _shown(value: Any) -> str:
 
 
 def _full(opt: OptimizerDef, arrays: Any, master: Any, kept: Any, weight: Any) -> Any:
-    """Returns the shape and dtype of what the slots are made for; None if no array tells them."""
+    """Return the shape and dtype of what the slots are made for; None if no array tells them."""
     known = [value for value in (*kept.values(), *arrays.values()) if _is_array(value)]
     like = next((array for array in (weight, master, *known) if array is not None), None)
     if like is None:
@@ -162,7 +162,7 @@ def _full(opt: OptimizerDef, arrays: Any, master: Any, kept: Any, weight: Any) -
 
 
 def _unshaped(opt: OptimizerDef, index: Hashable, kept: Mapping[str, Any]) -> Any:
-    """Returns the slots of a weight of which MXNet kept no array, and nothing else is known."""
+    """Return the slots of a weight of which MXNet kept no array, and nothing else is known."""
     expected = opt.slots(Like((1, 1), np.float32, index))
     missing = [
         name
@@ -181,7 +181,7 @@ def _unshaped(opt: OptimizerDef, index: Hashable, kept: Mapping[str, Any]) -> An
 def _checked(
     opt: OptimizerDef, index: Hashable, arrays: Any, master: Any, kept: Any, full: Any
 ) -> Any:
-    """Returns slots of the arrays, if they are those that the algorithm makes for such a weight."""
+    """Return slots of the arrays, if they are those that the algorithm makes for such a weight."""
     if master is not None and (np.shape(master), master.dtype) != (full.shape, np.float32):
         raise _ShapeError(
             f"the master must be float32 of shape {full.shape}, got {master.dtype} of "
@@ -216,7 +216,7 @@ def _checked(
 
 
 def _array(value: Any, name: str, dtype: Any) -> jax.Array:
-    """Returns a JAX array of its own, in the dtype that it has unless another is asked for."""
+    """Return a JAX array of its own, in the dtype that it has unless another is asked for."""
     if dtype is None:
         dtype = value.dtype
         if jax.dtypes.canonicalize_dtype(dtype) != dtype:

@@ -15,7 +15,7 @@ _DEEPEST = 8
 
 
 class StatesFile(NamedTuple):
-    """What a `.states` file holds.
+    """The content of a `.states` file.
 
     Attributes:
         states: by index, arrays in nested tuples.
@@ -29,7 +29,7 @@ class StatesFile(NamedTuple):
 
 
 def read_states(data: bytes) -> StatesFile:
-    """Reads a `.states` file of MXNet's Updater, Trainer or Module.
+    """Read a `.states` file of MXNet's Updater, Trainer or Module.
 
     Returns:
         Its content; arrays are NumPy's, over the given bytes.
@@ -55,7 +55,7 @@ def read_states(data: bytes) -> StatesFile:
 
 
 def _shown(made: Any) -> str:
-    """Returns what a pickle holds, for a message."""
+    """Return what a pickle holds, for a message."""
     if isinstance(made, Record):
         return f"an object of {made.of}"
     if isinstance(made, Pending):
@@ -64,7 +64,7 @@ def _shown(made: Any) -> str:
 
 
 def _state(made: Any, index: Any, depth: int, scope: Scope) -> Any:
-    """Takes a state out of what the interpreter made of it."""
+    """Take a state out of what the interpreter made of it."""
     scope.spend(1)
     what = f"the state of {index!r:.100} must be"
     if depth > _DEEPEST:

@@ -1,4 +1,4 @@
-"""How an operator runs: its arguments checked, the rule of an algorithm advanced by one update."""
+"""The run of an operator: its arguments checked, the rule of an algorithm applied once."""
 
 import functools
 import inspect

@@ -24,7 +24,7 @@ Path = str | os.PathLike[str]
 
 
 def save(path: Path, tree: Any, *, opt: Definition | None = None, params: Any = None) -> None:
-    """Writes a tree of states and arrays to a file.
+    """Write a tree of states and arrays to a file.
 
     The bytes go to a temporary file in the same folder, are flushed to disk, and the file is
     renamed: whenever the process dies, the old file or the new one is whole.
@@ -66,7 +66,7 @@ def save(path: Path, tree: Any, *, opt: Definition | None = None, params: Any = 
 
 
 def dumps(tree: Any, *, opt: Definition | None = None, params: Any = None) -> bytes:
-    """Returns what `save` would write, for the same arguments."""
+    """Return what `save` would write, for the same arguments."""
     if isinstance(tree, (Updater, Trainer)):
         return _states_of("checkpoint.dumps", tree, opt, params)
     file = io.BytesIO()
@@ -76,7 +76,7 @@ def dumps(tree: Any, *, opt: Definition | None = None, params: Any = None) -> by
 
 
 def load(path: Path, like: T, *, opt: Definition | None = None, params: Any = None) -> T:
-    """Reads a tree from a file.
+    """Read a tree from a file.
 
     The whole file is checked first: its format and checksums, then algorithm, names, dtypes and
     shapes against what is asked for. Nothing is cast, renamed, left out or filled in, save that
@@ -105,12 +105,12 @@ def load(path: Path, like: T, *, opt: Definition | None = None, params: Any = No
 
 
 def loads(data: bytes, like: T, *, opt: Definition | None = None, params: Any = None) -> T:
-    """Reads a tree from what `dumps` returned; otherwise as `load`."""
+    """Read a tree from what `dumps` returned; otherwise as `load`."""
     return _restored("checkpoint.loads", io.BytesIO(data), like, opt, params)
 
 
 def load_definition(path: Path, **given: Any) -> Definition:
-    """Makes the optimizer that a file records.
+    """Make the optimizer that a file records.
 
     Args:
         path: of a file saved with `opt`.
@@ -139,7 +139,7 @@ def load_definition(path: Path, **given: Any) -> Definition:
 
 
 def _call(name: str, path: Any) -> str:
-    """Returns how errors name a call."""
+    """Return how errors name a call."""
     if not isinstance(path, (str, os.PathLike)):
         kind = type(path).__name__
         raise TypeError(f"checkpoint.{name}: path must be a path, got {kind}; it stands first.")
@@ -174,7 +174,7 @@ def _algorithm(opt: Any) -> str | None:
 
 
 def _check_states(opt: OptimizerDef, states: Mapping[str, Any]) -> None:
-    """Raises unless one of the states of a tree is of the algorithm recorded with them."""
+    """Raise unless one of the states of a tree is of the algorithm recorded with them."""
     kinds = {kind.__name__ for kind in kinds_of(opt)}
     # A wrapper's states have slots of its own beside those of the algorithm.
     if states and not any(not slots or kinds.intersection(slots) for slots in states.values()):

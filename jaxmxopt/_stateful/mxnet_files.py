@@ -37,7 +37,7 @@ class _Found(NamedTuple):
 
 
 class MXNetStates(_Found):
-    """What a `.states` file of MXNet holds: `states, optimizer = load_states(file)`.
+    """The content of a `.states` file of MXNet: `states, optimizer = load_states(file)`.
 
     Attributes:
         states: by the index of the weight, or its name, what MXNet nests there: an array, a
@@ -52,14 +52,14 @@ class MXNetStates(_Found):
     def __new__(
         cls, states: dict[int | str, Any], optimizer: MXNetRecord | None, version: int = 1
     ) -> "MXNetStates":
-        """Makes one by hand."""
+        """Make one by hand."""
         self = super().__new__(cls, states, optimizer)
         self.version = version
         return self
 
 
 def load_params(file: File) -> dict[str, Any] | list[Any]:
-    """Reads a `.params` file of `mx.nd.save`, gluon or Module, of MXNet 0.x to 2.
+    """Read a `.params` file of `mx.nd.save`, gluon or Module, of MXNet 0.x to 2.
 
     Args:
         file: a path, a file opened for reading bytes, or the bytes.
@@ -81,7 +81,7 @@ def load_params(file: File) -> dict[str, Any] | list[Any]:
 def save_params(
     file: Path, params: Mapping[str, Any] | Sequence[Any], *, np_shape: bool = False
 ) -> None:
-    """Writes a `.params` file that MXNet loads.
+    """Write a `.params` file that MXNet loads.
 
     Args:
         file: a path. An existing file is replaced, by the whole new one or not at all.
@@ -102,7 +102,7 @@ def save_params(
 
 
 def load_states(file: File) -> MXNetStates:
-    r"""Reads a `.states` file of MXNet's Updater, gluon Trainer or Module, of MXNet 1 or 2.
+    r"""Read a `.states` file of MXNet's Updater, gluon Trainer or Module, of MXNet 1 or 2.
 
     Args:
         file: a path, a file opened for reading bytes, or the bytes.
@@ -136,7 +136,7 @@ def save_states(
     dump_optimizer: bool = True,
     names: Sequence[str] | None = None,
 ) -> None:
-    """Writes a `.states` file that MXNet 1 loads and goes on from.
+    """Write a `.states` file that MXNet 1 loads and goes on from.
 
     gluon's Trainer numbers its parameters, those that do not learn too: a list in its order, a dict
     in the order of its sorted names. A Trainer of ours has paths, so `names` must say the numbers.
@@ -183,7 +183,7 @@ def save_states(
 
 
 def to_definition(record: MXNetRecord, *, lr_scheduler: Any = None) -> OptimizerDef:
-    """Makes the definition of a recorded optimizer.
+    """Make the definition of a recorded optimizer.
 
     Its hyperparameters, multipliers, names and schedule are those of the file; what only gluon's
     parameters knew is not in it.
@@ -218,7 +218,7 @@ def to_states(
     *,
     num_update: int | None = None,
 ) -> dict[Any, State]:
-    """Makes states of ours of MXNet's, for `OptimizerDef.update`, or with `pack` for `step`.
+    """Make states of ours of MXNet's, for `OptimizerDef.update`, or with `pack` for `step`.
 
     Args:
         found: from `load_states`.
@@ -249,7 +249,7 @@ def to_states(
 
 
 def _read(file: File) -> tuple[bytes, str]:
-    """Returns the content of a file, and what to call it in messages."""
+    """Return the content of a file, and what to call it in messages."""
     if isinstance(file, (bytes, bytearray, memoryview)):
         return bytes(file), "bytes"
     if isinstance(file, (str, os.PathLike)):

@@ -55,7 +55,7 @@ _WARMUP = ("warmup_steps", "warmup_begin_lr", "warmup_mode")
 
 
 def schedule_of(record: MXNetRecord) -> lr_scheduler.LRScheduler:
-    """Makes the schedule that goes on as a recorded one would.
+    """Make the schedule that goes on as a recorded one would.
 
     Raises:
         ValueError: it is not one of MXNet's, or lacks an attribute.
@@ -80,7 +80,7 @@ def schedule_of(record: MXNetRecord) -> lr_scheduler.LRScheduler:
 
 
 def _first_rate(name: str, attributes: dict[str, Any]) -> float:
-    """Returns the rate that a schedule began with."""
+    """Return the rate that a schedule began with."""
     first, now = attributes["warmup_final_lr"], attributes["base_lr"]
     if name in ("PolyScheduler", "CosineScheduler"):
         return attributes["base_lr_orig"]
@@ -95,7 +95,7 @@ def _first_rate(name: str, attributes: dict[str, Any]) -> float:
 
 
 def schedule_record(schedule: Any, num_update: int) -> MXNetRecord | None:
-    """Records a schedule as MXNet's would be after `num_update` updates.
+    """Record a schedule as MXNet's would be after `num_update` updates.
 
     Raises:
         ValueError: MXNet has no such schedule.
@@ -142,7 +142,7 @@ _PACKAGES: dict[type, str] = {BERTAdam: "gluonnlp"}
 
 
 class Counts(NamedTuple):
-    """How far an optimizer was.
+    """The progress of an optimizer.
 
     Attributes:
         num_update: the largest count.
@@ -155,7 +155,7 @@ class Counts(NamedTuple):
     by_device: dict[int, dict[Hashable, int]]
 
     def of(self, index: Hashable, begin: int) -> int:
-        """Returns the count of one index: the largest of any device."""
+        """Return the count of one index: the largest of any device."""
         return max((counts.get(index, begin) for counts in self.by_device.values()), default=begin)
 
 
@@ -167,13 +167,13 @@ def algorithm_of(record: MXNetRecord) -> type[OptimizerDef] | None:
 
 
 def attribute_names(kind: type[OptimizerDef], version: int) -> dict[str, str]:
-    """Returns the attributes in which MXNet keeps the fields of an algorithm, by field."""
+    """Return the attributes in which MXNet keeps the fields of an algorithm, by field."""
     renamed = _RENAMED.get((kind.__name__, version), {})
     return {name: renamed.get(name, name) for name in kind._described if name not in _OURS}
 
 
 def definition_of(record: MXNetRecord, lr_scheduler: Any = None) -> OptimizerDef:
-    """Makes the definition of a recorded optimizer.
+    """Make the definition of a recorded optimizer.
 
     Args:
         record: of an optimizer of MXNet's own.
@@ -197,7 +197,7 @@ def definition_of(record: MXNetRecord, lr_scheduler: Any = None) -> OptimizerDef
 
 
 def _arguments(kind: type[OptimizerDef], record: MXNetRecord, lr_scheduler: Any) -> dict[str, Any]:
-    """Returns the arguments of a definition, as far as they are recorded."""
+    """Return the arguments of a definition, as far as they are recorded."""
     version, attributes = record.version or 1, record.attributes
     arguments: dict[str, Any] = {
         "lr_scheduler": lr_scheduler,
@@ -220,7 +220,7 @@ def _arguments(kind: type[OptimizerDef], record: MXNetRecord, lr_scheduler: Any)
 
 
 def _wd_mult(kind: type[OptimizerDef], attributes: dict[str, Any], version: int) -> Any:
-    """Returns factors of the decay; version 2 decays weights that version 1 leaves out."""
+    """Return factors of the decay; version 2 decays weights that version 1 leaves out."""
     given = dict(attributes.get("wd_mult") or {})
     if version == 2:
         for name in (attributes.get("idx2name") or {}).values():
@@ -230,7 +230,7 @@ def _wd_mult(kind: type[OptimizerDef], attributes: dict[str, Any], version: int)
 
 
 def counts_of(record: MXNetRecord) -> Counts:
-    """Returns how far a recorded optimizer was.
+    """Return how far a recorded optimizer was.
 
     Raises:
         ValueError: a count is not one.
@@ -246,7 +246,7 @@ def counts_of(record: MXNetRecord) -> Counts:
 
 
 def kept_of(record: MXNetRecord | None, opt: OptimizerDef, index: Hashable) -> dict[str, Any]:
-    """Returns the slots of one weight that MXNet keeps in the optimizer, if recorded."""
+    """Return the slots of one weight that MXNet keeps in the optimizer, if recorded."""
     if record is None:
         return {}
     attributes = record.attributes
@@ -265,7 +265,7 @@ def kept_of(record: MXNetRecord | None, opt: OptimizerDef, index: Hashable) -> d
 
 
 def owned(tree: Any) -> Any:
-    """Copies the arrays of a tree; those of 64 bits stay NumPy's where JAX has no such types."""
+    """Copy the arrays of a tree; those of 64 bits stay NumPy's where JAX has no such types."""
     if isinstance(tree, MXNetRecord):
         return tree._replace(attributes=owned(tree.attributes))
     if isinstance(tree, dict):
@@ -283,7 +283,7 @@ def owned(tree: Any) -> Any:
 
 
 def _narrowed(indices: Any, end: int) -> Any:
-    """Indices below `end` in JAX's own dtype, where that has room for them."""
+    """Return indices below `end` in JAX's own dtype, where it has room for them."""
     kind = jax.dtypes.canonicalize_dtype(np.int64)
     return indices.astype(kind) if end <= np.iinfo(kind).max else indices
 
@@ -296,7 +296,7 @@ def _owned_array(array: np.ndarray) -> Any:
 def states_of(
     file: StatesFile, opt: OptimizerDef, num_update: int | None, weights: Mapping[Hashable, Any]
 ) -> dict[Hashable, State]:
-    """Returns the states of weights, each with its count, as `OptimizerDef.update` takes them.
+    """Return the states of weights, each with its count, as `OptimizerDef.update` takes them.
 
     Args:
         file: what was read.
@@ -318,7 +318,7 @@ def states_of(
 
 
 def _slots(file: StatesFile, opt: OptimizerDef, weights: Mapping[Hashable, Any]) -> dict[Any, Any]:
-    """Returns slots, or a `MasterState`, of every weight that has something to go on from."""
+    """Return slots, or a `MasterState`, of every weight that has something to go on from."""
     found = {
         index: slots_of(
             opt, index, state, file.version, kept_of(file.optimizer, opt, index), weights.get(index)
@@ -329,7 +329,7 @@ def _slots(file: StatesFile, opt: OptimizerDef, weights: Mapping[Hashable, Any])
 
 
 def restored(file: StatesFile, optimizer: Optimizer) -> tuple[Optimizer, dict[Any, Any]]:
-    """Returns what an Updater with this optimizer goes on with: an optimizer and states by index.
+    """Return what an Updater with this optimizer goes on with: an optimizer and states by index.
 
     As in MXNet the optimizer of the file takes the place of the Updater's, if there is one. One of
     somebody's own class cannot be made from a file: the Updater's, if it is of that class,
@@ -363,7 +363,7 @@ def _copy(optimizer: Optimizer) -> Optimizer:
 
 
 def _taken_over(record: MXNetRecord, optimizer: Optimizer) -> Optimizer:
-    """Returns an optimizer that is as far as a recorded one was."""
+    """Return an optimizer that is as far as a recorded one was."""
     schedule = _schedule(record.attributes.get("lr_scheduler"), optimizer)
     wd_mult = record.attributes.get("wd_mult")
     if algorithm_of(record) is not None:
@@ -399,7 +399,7 @@ def _taken_over(record: MXNetRecord, optimizer: Optimizer) -> Optimizer:
 
 
 def _schedule(record: MXNetRecord | None, optimizer: Optimizer) -> Any:
-    """Returns the schedule to go on with: MXNet's own, or the optimizer's of the same class."""
+    """Return the schedule to go on with: MXNet's own, or the optimizer's of the same class."""
     if record is None:
         return None
     given = optimizer.lr_scheduler
@@ -409,7 +409,7 @@ def _schedule(record: MXNetRecord | None, optimizer: Optimizer) -> Any:
 
 
 def _set_numbers(made: Optimizer, record: MXNetRecord, schedule: Any) -> None:
-    """Sets the numbers that an optimizer of somebody's own class has."""
+    """Set the numbers that an optimizer of somebody's own class has."""
     made.lr_scheduler = schedule
     for name, value in record.attributes.items():
         plain = value is None or isinstance(value, (bool, int, float, str))
@@ -439,7 +439,7 @@ def dumped(
     dump_optimizer: bool,
     names: Sequence[str] | None = None,
 ) -> bytes:
-    """Returns the bytes of a `.states` file.
+    """Return the bytes of a `.states` file.
 
     Args:
         optimizer: that the states are of.
@@ -470,7 +470,7 @@ def dumped(
 
 
 def _numbers(names: Sequence[str] | None, states: Mapping[Any, Any]) -> dict[Any, int]:
-    """Returns the number of every weight in gluon, by its path."""
+    """Return the number of every weight in gluon, by its path."""
     if names is None:
         return {}
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
@@ -486,7 +486,7 @@ def _numbers(names: Sequence[str] | None, states: Mapping[Any, Any]) -> dict[Any
 
 
 def _renamed(table: Mapping[Any, Any], keys: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Returns a table by index as MXNet has it."""
+    """Return a table by index as MXNet has it."""
     named = {keys.get(index, index): value for index, value in table.items()}
     return {int(i) if isinstance(i, np.integer) else i: value for i, value in named.items()}
 
@@ -494,7 +494,7 @@ def _renamed(table: Mapping[Any, Any], keys: Mapping[Any, Any]) -> dict[Any, Any
 def _record(
     optimizer: Optimizer, opt: OptimizerDef, states: Mapping[Any, Any], keys: Mapping[Any, Any]
 ) -> MXNetRecord:
-    """Returns the optimizer as MXNet would pickle it."""
+    """Return the optimizer as MXNet would pickle it."""
     name = type(opt).__name__
     if name in _ONLY_IN_2 or DEFINITIONS.get(name) is not type(opt):
         raise ValueError(f"the optimizer must be one that MXNet 1.9.1 has, got {name}.")
@@ -536,7 +536,7 @@ def _record(
 def _kept(
     optimizer: Optimizer, opt: OptimizerDef, slots: Mapping[Any, Any], keys: Mapping[Any, Any]
 ) -> dict[str, Any]:
-    """Returns attributes beyond the arguments, some of which are slots with us."""
+    """Return attributes beyond the arguments, some of which are slots with us."""
     if isinstance(opt, Nadam):
         # One number for all weights in MXNet.
         return {"m_schedule": min((float(s.m_schedule) for s in slots.values()), default=1.0)}
@@ -557,7 +557,7 @@ def _kept(
 
 
 def _last_rate(optimizer: Optimizer, opt: OptimizerDef, slots: Mapping[Any, Any]) -> float | None:
-    """Returns the learning rate of the last update, before multipliers; None before the first."""
+    """Return the learning rate of the last update, before multipliers; None before the first."""
     for index, held in slots.items():
         factor = opt._multipliers(index)[0]
         factor = 1.0 if factor is None else float(factor)

@@ -363,7 +363,7 @@ class Optimizer:
         self.lr = lr
 
     def set_lr_scale(self, args_lrscale: Any) -> None:
-        """Deprecated; `set_lr_mult` does it.
+        """Raise DeprecationWarning: `set_lr_mult` takes its place.
 
         Raises:
             DeprecationWarning: always.

@@ -33,7 +33,7 @@ _LEFT_OUT = {
 
 
 class Restored(NamedTuple):
-    """What an Updater goes on with."""
+    """An optimizer and states that an Updater goes on with."""
 
     optimizer: Optimizer
     states: dict[Any, Any]
@@ -47,7 +47,7 @@ def dumped(
     dump_optimizer: bool,
     more: Any = None,
 ) -> bytes:
-    """Returns our own file of an optimizer, its states by index, and more; for errors in `call`."""
+    """Return our own file of an optimizer, its states by index, and more; for errors in `call`."""
     file = io.BytesIO()
     with naming(call):
         archive.write(file, *updater_contents(optimizer, states, dump_optimizer, more))
@@ -55,7 +55,7 @@ def dumped(
 
 
 def loaded(call: str, data: Any, optimizer: Optimizer, states: Mapping[Any, Any]) -> Restored:
-    """Reads a file, ours or MXNet's; nothing given here is changed.
+    """Read a file, ours or MXNet's; nothing given here is changed.
 
     Args:
         call: for errors.
@@ -73,7 +73,7 @@ def loaded(call: str, data: Any, optimizer: Optimizer, states: Mapping[Any, Any]
 
 
 def adopted(current: Optimizer, made: Optimizer) -> Optimizer:
-    """Returns the optimizer to go on with: where it can be, the one that programs hold."""
+    """Return the optimizer to go on with: where it can be, the one that programs hold."""
     if made is current or type(made) is not type(current):
         return made
     vars(current).clear()
@@ -84,7 +84,7 @@ def adopted(current: Optimizer, made: Optimizer) -> Optimizer:
 def updater_contents(
     optimizer: Optimizer, states: Mapping[Any, Any], dump_optimizer: bool, more: Any = None
 ) -> tuple[dict[str, Any], Any]:
-    """Takes an optimizer and its states apart for `archive.write`.
+    """Take an optimizer and its states apart for `archive.write`.
 
     Args:
         optimizer: its algorithm and counts are always told.
@@ -141,7 +141,7 @@ def _attributes(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def restored(reader: archive.Reader, optimizer: Optimizer, current: Mapping[Any, Any]) -> Restored:
-    """Reads what an Updater with this optimizer goes on with.
+    """Read what an Updater with this optimizer goes on with.
 
     Args:
         reader: of the file.
@@ -221,7 +221,7 @@ def _like(index: Any, state: Any, current: Any) -> Any:
 
 
 def _take_over(made: Optimizer, record: Any, decode: Any) -> None:
-    """Sets the attributes of an optimizer to what a file says."""
+    """Set the attributes of an optimizer to what a file says."""
     match record:
         case {"class": str(), "attributes": dict(attributes)}:
             pass

@@ -167,7 +167,7 @@ class Trainer:
 
     @property
     def states(self) -> dict[str, Any]:
-        """What the optimizer remembers of each weight, by path.
+        """State of each weight, by path.
 
         Where a transformation of optax is inside, it is one `State` of the whole tree, under `""`.
         """
@@ -486,7 +486,7 @@ def paths_by_number(
     weights: Sequence[Any],
     names: Sequence[str] | None,
 ) -> dict[Any, str]:
-    """Returns the paths of the weights that a file of MXNet's has numbers for.
+    """Return the paths of the weights that a file of MXNet's has numbers for.
 
     Args:
         call: for errors.
@@ -526,7 +526,7 @@ def _named(
 def in_their_places(
     call: str, states: Mapping[Any, Any], current: Mapping[str, Any], *, whole: bool
 ) -> dict[str, Any]:
-    """Returns the states in the order of those of now, which stay where a file has none.
+    """Return the states in the order of those of now, which stay where a file has none.
 
     Raises:
         ValueError: not all of the file has its place; or, in a file of ours and where the state is
@@ -548,7 +548,7 @@ def in_their_places(
 
 
 def checked(call: str, name: str, weight: Any, state: Any, current: Any) -> Any:
-    """Refuses a state from a file that is of another weight."""
+    """Raise if a state from a file is of another weight."""
     if isinstance(state, MasterState) and weight.dtype not in HALF:
         raise ValueError(
             f"{call}: the state of {name!r} must be without a master, as its weight is of "
@@ -571,7 +571,7 @@ def checked(call: str, name: str, weight: Any, state: Any, current: Any) -> Any:
 
 
 def rename(optimizer: Optimizer, names: Mapping[Any, str]) -> None:
-    """Gives the weights of an optimizer other indices."""
+    """Give the weights of an optimizer other indices."""
 
     def renamed(table: Mapping[Any, Any]) -> dict[Any, Any]:
         return {names.get(index, index): value for index, value in table.items()}

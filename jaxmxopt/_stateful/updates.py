@@ -1,4 +1,4 @@
-"""How an optimizer updates weights: by an algorithm, by a wrapper, or by what a subclass wrote.
+"""The ways to update weights: by an algorithm, by a wrapper, or by a subclass's `update`.
 
 Of the stateful layer this module alone knows how the core checks, compiles and lays out an update.
 """

@@ -1,4 +1,4 @@
-"""What wrappers of one definition share."""
+"""The base of wrappers of one definition."""
 
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping, Sequence

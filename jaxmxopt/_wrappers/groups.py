@@ -78,7 +78,7 @@ class GroupMap(OrderedMap):
     """Definitions by pattern: a pytree whose children are the definitions."""
 
     def tree_flatten_with_keys(self) -> tuple[tuple[Any, ...], tuple[Hashable, ...]]:
-        """The definitions and, as structure, the patterns."""
+        """Return the definitions and, as structure, the patterns."""
         pairs = tuple((jax.tree_util.DictKey(key), value) for key, value in self.items())
         return pairs, tuple(self)
 
@@ -135,7 +135,7 @@ class Groups(Definition):
         object.__setattr__(self, "groups", GroupMap(pairs))
 
     def replace(self: Self, **changes: Any) -> Self:
-        """Returns a copy with some hyperparameters changed.
+        """Return a copy with some hyperparameters changed.
 
         What is not `groups` is changed in every group.
         """

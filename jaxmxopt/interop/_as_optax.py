@@ -52,7 +52,7 @@ def as_optax(definition: Definition) -> optax.GradientTransformationExtraArgs: .
 @overload
 def as_optax(definition: type[Definition]) -> Factory: ...
 def as_optax(definition: Any) -> Any:
-    """Makes an optax GradientTransformation of a definition.
+    """Make an optax GradientTransformation of a definition.
 
     Its `update` takes any extra arguments and returns what is to be added: the new weights minus
     the old, in the dtypes of the weights. It needs `params`, unless what is added depends on the
@@ -157,7 +157,7 @@ def _leaves(params: Any) -> list[Any]:
 
 
 def _arrays(params: Any) -> Any:
-    """The arrays of flax variables: `nnx.Optimizer` gives variables first, and later arrays.
+    """Return the arrays of flax variables: `nnx.Optimizer` gives variables first, and later arrays.
 
     Where flax is not imported there are none.
     """
@@ -166,7 +166,7 @@ def _arrays(params: Any) -> Any:
 
 
 def _factory(kind: type[Definition]) -> Factory:
-    """A function of the hyperparameters of a class, with a signature that says them all.
+    """Return a function of the hyperparameters of a class, with a signature that says them all.
 
     optax takes every integer for a hyperparameter that may change, which begin_num_update may
     not: such a default is None there, and left to the class.

@@ -77,7 +77,7 @@ class FromOptax(Definition):
             )
 
     def replace(self: Self, **changes: Any) -> Self:
-        """Returns a copy with some fields changed, checked like a new one.
+        """Return a copy with some fields changed, checked like a new one.
 
         Raises:
             ValueError: also where `tx` has a learning rate itself and one is given beside it: its
@@ -182,7 +182,7 @@ def from_optax(
     begin_num_update: int = 0,
     multi_precision: bool = False,
 ) -> FromOptax:
-    """Makes a definition of an optax gradient transformation.
+    """Make a definition of an optax gradient transformation.
 
     It has `init` and `step`, `create_state` and `update`, and goes into `Optimizer`, `Updater`,
     `Trainer` and the wrappers. What looks at all weights at once, such as
