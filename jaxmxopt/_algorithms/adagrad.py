@@ -6,7 +6,7 @@ import jax
 
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import NonNegative, Static
-from jaxmxopt._core.numeric import capped, clip, decay, divide, sqrt, squarable
+from jaxmxopt._core.numeric import capped, clip, decay, divide, sqrt
 from jaxmxopt._core.slots import Like
 
 __all__ = ["AdaGrad"]
@@ -58,7 +58,7 @@ class AdaGrad(OptimizerDef):
         return AdaGradSlots(like.zeros(dtype=like.wide))
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        g = squarable(clip(grad * self.rescale_grad, self.clip_gradient))
+        g = clip(grad * self.rescale_grad, self.clip_gradient)
         history = capped(slots.history + g * g)
         step = divide(g, sqrt(history + self.eps)) + decay(rates.wd, weight)
         return weight - step * rates.lr, AdaGradSlots(history)

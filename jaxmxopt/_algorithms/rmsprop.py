@@ -93,8 +93,7 @@ class RMSProp(OptimizerDef):
         g = clip(self.rescale_grad * grad + decay(rates.wd, weight), self.clip_gradient)
         fresh: Any = 1 - self.gamma1
         if isinstance(slots, RMSPropSlots):
-            g = squarable(g)
-            n = fresh * (g * g) + self.gamma1 * slots.n
+            n = capped(fresh * (g * g) + self.gamma1 * slots.n)
             new = weight - rates.lr * divide(g, sqrt(n + self.epsilon))
             return clip(new, self.clip_weights), RMSPropSlots(n)
         g = squarable(g, fresh)
