@@ -51,7 +51,14 @@ OWN: dict[str, dict[str, Any]] = {
     "SGLD": {"seed": 3},
     "ScheduleFreeAdamW": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3, "warmup_steps": 2.5},
     "ScheduleFreeSGD": {"momentum": 0.8, "warmup_steps": 2.5, "r": 0.5, "weight_lr_power": 1.0},
-    "SOAP": {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3, "precondition_frequency": 2},
+    # A basis is arbitrary where several directions see no gradient: no side longer than 3.
+    "SOAP": {
+        "beta1": 0.8,
+        "beta2": 0.95,
+        "epsilon": 1e-3,
+        "precondition_frequency": 2,
+        "max_precondition_dim": 3,
+    },
     "Signum": {"momentum": 0.7, "wd_lh": 0.01},
     "Test": {},
     "ccSGD": {"momentum": 0.7},

@@ -73,7 +73,8 @@ class Like:
 
         In half precision a square below 6e-8 is 0, and a mean of squares does not fall.
         """
-        return compute_dtype(self.dtype)
+        floating = jnp.issubdtype(self.dtype, jnp.floating)
+        return compute_dtype(self.dtype) if floating else self.dtype
 
     def zeros(self, axes: Sequence[int | None] | None = None, dtype: Any = None) -> Any:
         """Return a slot of zeros; see `full`."""
