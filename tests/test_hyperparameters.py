@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from samples import assert_near, make, run, scanned, tree
+from samples import ALGORITHMS, assert_near, make, run, scanned, tree
 
 import jaxmxopt as mxopt
 from jaxmxopt.lr_scheduler import CosineScheduler
@@ -100,12 +100,17 @@ def test_gradient_agrees_with_finite_differences(cls):
     )
 
 
+# The eigenvectors of zeros have no derivative.
+WITHOUT_EIGENVECTORS = [kind for kind in ALGORITHMS if kind.__name__ != "SOAP"]
+
+
 @pytest.mark.usefixtures("x64")
-def test_gradient_is_finite_where_the_gradient_of_a_weight_is_zero(cls):
-    gradient = slopes(as_arrays(make(cls, **UNCLIPPED)), 0.0)
+@pytest.mark.parametrize("kind", WITHOUT_EIGENVECTORS)
+def test_gradient_is_finite_where_the_gradient_of_a_weight_is_zero(kind):
+    gradient = slopes(as_arrays(make(kind, **UNCLIPPED)), 0.0)
     assert all(np.isfinite(leaf) for leaf in jax.tree.leaves(gradient))
-    if cls.__name__ != "GroupAdaGrad":
-        gradient = slopes(as_arrays(make(cls, **UNCLIPPED, wd=0.0)), 0.0)
+    if kind.__name__ != "GroupAdaGrad":
+        gradient = slopes(as_arrays(make(kind, **UNCLIPPED, wd=0.0)), 0.0)
         assert all(np.isfinite(leaf) for leaf in jax.tree.leaves(gradient))
 
 

@@ -26,6 +26,7 @@ def falling(lr):
 
 # Settings for the parabola, and for the valley.
 SETTINGS = {
+    "Adafactor": (falling(0.1), falling(0.02)),
     "AdaBelief": ({"learning_rate": 0.1}, {"learning_rate": 0.02}),
     "AdaDelta": ({}, {"rho": 0.5, "epsilon": 1e-8}),
     "AdaGrad": ({"learning_rate": 2.0}, {"learning_rate": 1.0}),
@@ -35,6 +36,7 @@ SETTINGS = {
         {"alpha": 0.5, "beta3": 0.99, **falling(0.1)},
         {"alpha": 0.5, "beta3": 0.99, **falling(0.02)},
     ),
+    "BERTAdam": ({"learning_rate": 0.1}, {"learning_rate": 0.02}),
     "Adamax": ({"learning_rate": 0.1}, {"learning_rate": 0.02}),
     "DCASGD": ({"learning_rate": 0.1}, {"learning_rate": 1e-3, "momentum": 0.9}),
     "FTML": (falling(0.1), falling(0.02)),
@@ -45,11 +47,13 @@ SETTINGS = {
     "LARS": ({"eta": 0.1, **falling(1.0)}, {"eta": 0.01, "momentum": 0.9, **falling(1.0)}),
     "LBSGD": ({"learning_rate": 0.1}, {"learning_rate": 1e-3, "momentum": 0.9}),
     "Lion": (falling(0.1), falling(0.01)),
+    "Muon": (falling(0.1), falling(0.02)),
     "NAG": ({"learning_rate": 0.1, "momentum": 0.5}, {"learning_rate": 1e-3, "momentum": 0.9}),
     "Nadam": ({"learning_rate": 0.1}, falling(0.02)),
     "RAdam": ({"learning_rate": 0.1}, {"learning_rate": 0.02}),
     "RMSProp": (falling(0.1), falling(0.01)),
     "SGD": ({"learning_rate": 0.1}, {"learning_rate": 1e-3, "momentum": 0.9}),
+    "SOAP": (falling(0.1), falling(0.02)),
     # A steep loss is a low temperature.
     "SGLD": (
         {"rescale_grad": 1e5, **falling(1e-6)},

@@ -9,7 +9,7 @@ from jaxmxopt._algorithms._matrices import check_pattern, matrices_of, sizes_of
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.batches import batched
 from jaxmxopt._core.config import DecayRate, Interval, NonNegative, Real, Static
-from jaxmxopt._core.numeric import clip, decay
+from jaxmxopt._core.numeric import clip, decay, maximum, norm
 from jaxmxopt._core.slots import Like
 
 __all__ = ["Muon"]
@@ -130,8 +130,7 @@ def orthogonalized(
     inputs, outputs = x.shape[1:]
     if inputs > outputs:
         x = x.mT
-    size = jnp.sqrt(jnp.sum(x * x, axis=(1, 2), keepdims=True))
-    x = x / jnp.maximum(size, epsilon)
+    x = x / maximum(norm(x, axis=(1, 2)), epsilon)
     if half:
         x, a, b, c = (jnp.asarray(value, jnp.bfloat16) for value in (x, a, b, c))
     at_once = ON_GRAM if 2 * x.shape[2] >= 3 * x.shape[1] and not half else 1

@@ -178,8 +178,11 @@ def unless(idle: jax.Array, old: Any, new: Any) -> Any:
     return jax.tree.map(lambda before, after: jnp.where(idle, before, after), old, new)
 
 
-def norm(x: jax.Array) -> jax.Array:
-    """Return the Euclidean norm over all elements; its gradient is 0 where it is 0."""
-    squared = jnp.sum(jnp.square(x))
+def norm(x: jax.Array, axis: tuple[int, ...] | None = None) -> jax.Array:
+    """Return the Euclidean norm over all elements, or over axes, which stay with a size of 1.
+
+    Its gradient is 0 where it is 0.
+    """
+    squared = jnp.sum(jnp.square(x), axis=axis, keepdims=axis is not None)
     positive = squared != 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)
