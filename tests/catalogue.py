@@ -87,7 +87,11 @@ CATALOGUE = (
         twins.ademamix,
         ({}, {**_BETAS, "beta3": 0.99, "alpha": 2.0, "warmup": 4.0}),
     ),
-    Row(mxopt.BERTAdam, twins.adamw, ({}, _BETAS), ()),
+    Row(
+        mxopt.BERTAdam,
+        twins.adamw,
+        ({}, {**_BETAS, "correct_bias": True, "standard": True, "nesterov": True}),
+    ),
     Row(mxopt.Adamax, twins.adamax, ({}, {"beta1": 0.8, "beta2": 0.95}), ("adamax",)),
     Row(
         mxopt.Adafactor,

@@ -22,6 +22,9 @@ ALGORITHMS = sorted(
 # The others are of today, and MXNet has no class for them.
 OF_MXNET = [cls for cls in ALGORITHMS if hasattr(mxopt.optimizer, cls.__name__)]
 
+# Algorithms that take no vectors and scalars.
+OF_MATRICES = ("GroupAdaGrad", "Muon")
+
 # What each algorithm is tried with beside a rate and decay: all of its numbers off their defaults.
 OWN: dict[str, dict[str, Any]] = {
     "Adafactor": {"beta2_decay": -0.7, "epsilon1": 1e-4, "epsilon2": 0.01, "clip_threshold": 0.8},

@@ -8,7 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from samples import OF_THE_WHOLE, assert_near, assert_same, is_real, make, run, scanned, tree
+from samples import (
+    OF_MATRICES,
+    OF_THE_WHOLE,
+    assert_near,
+    assert_same,
+    is_real,
+    make,
+    run,
+    scanned,
+    tree,
+)
 
 import jaxmxopt as mxopt
 
@@ -201,7 +211,7 @@ def test_mapping_update_over_a_tree_equals_step(cls):
 @pytest.mark.usefixtures("thresholds")
 def test_odd_shapes(cls):
     shapes = [(0, 3), (1, 1), (2, 0)]
-    if cls.__name__ != "GroupAdaGrad":  # Which is for matrices.
+    if cls.__name__ not in OF_MATRICES:
         shapes += [(), (0,), (1,), (2, 1, 2, 1, 2)]
     opt = make(cls)
     params = [jnp.ones(shape) for shape in shapes for _ in range(2)]
@@ -218,7 +228,7 @@ def test_numpy_arrays_and_floats_serve_as_weights(cls):
     opt = make(cls)
     numpy = jax.tree.map(np.asarray, tree())
     assert_same(opt.step(numpy, numpy, opt.init(numpy)), opt.step(tree(), tree(), opt.init(tree())))
-    if cls.__name__ != "GroupAdaGrad":
+    if cls.__name__ not in OF_MATRICES:
         updated, _ = opt.update(0, 1.0, 0.5, opt.create_state(0, 1.0))
         assert updated.shape == ()
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from samples import OF_MXNET, assert_near, assert_same, double_precision, make
+from samples import OF_MATRICES, OF_MXNET, assert_near, assert_same, double_precision, make
 
 import jaxmxopt as mxopt
 from jaxmxopt import lr_scheduler
@@ -389,7 +389,7 @@ def test_lars_lets_weights_alone_decay() -> None:
 
 def test_follows_its_definition(cls: Any) -> None:
     definition = make(cls)
-    weight = np.ones((2, 3), np.float32) if cls.__name__ in ("GroupAdaGrad", "Muon") else ONES
+    weight = np.ones((2, 3), np.float32) if cls.__name__ in OF_MATRICES else ONES
     opt, expected = mxopt.Optimizer(definition), jnp.asarray(weight)
     state, given = opt.create_state(0, weight), definition.create_state(0, weight)
     actual = expected

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from samples import assert_near, assert_same, make, tree
+from samples import OF_MATRICES, assert_near, assert_same, make, tree
 
 import jaxmxopt as mxopt
 from jaxmxopt import lr_scheduler
@@ -44,7 +44,7 @@ def test_divides_by_the_batch_and_keeps_the_constructors_scale() -> None:
 
 def test_equals_the_updater_for_every_algorithm(cls: Any) -> None:
     given: Any = params()
-    if cls.__name__ in ("GroupAdaGrad", "Muon"):
+    if cls.__name__ in OF_MATRICES:
         given = {"a": given["out"][1], "b": given["dense"]["kernel"]}
     slopes = jax.tree.map(lambda leaf: leaf + np.float32(0.25), given)
     opt = make(cls)
