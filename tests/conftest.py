@@ -15,7 +15,7 @@ import hypothesis
 import jax
 import numpy as np
 import pytest
-from samples import ALGORITHMS
+from samples import ALGORITHMS, OF_PRODUCTS
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -34,10 +34,18 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("fast")
 
 
+# Where the elements of a weight lie decides nothing there. Products of matrices have to bring them
+# together: test_matrices.py says how.
+OF_PLACES = ("test_sharding", "test_sharding_of_steps", "test_small_weights")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Runs a test that asks for `cls` once for every exported algorithm."""
     if "cls" in metafunc.fixturenames:
-        metafunc.parametrize("cls", ALGORITHMS, ids=lambda cls: cls.__name__)
+        kinds = ALGORITHMS
+        if metafunc.module.__name__ in OF_PLACES:
+            kinds = [cls for cls in ALGORITHMS if cls.__name__ not in OF_PRODUCTS]
+        metafunc.parametrize("cls", kinds, ids=lambda cls: cls.__name__)
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ ALGORITHMS = sorted(
 # The others are of today, and MXNet has no class for them.
 OF_MXNET = [cls for cls in ALGORITHMS if hasattr(mxopt.optimizer, cls.__name__)]
 
+# Algorithms with products, or factors, of whole matrices.
+OF_PRODUCTS = ("Adafactor", "Muon", "SOAP")
 # Algorithms that take no vectors and scalars.
 OF_MATRICES = ("GroupAdaGrad", "Muon")
 

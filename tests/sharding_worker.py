@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from samples import ALGORITHMS, is_real, make
+from samples import ALGORITHMS, OF_PRODUCTS, is_real, make
 
 from jaxmxopt import sharding
 
@@ -40,6 +40,8 @@ def main(port, number, folder):
     )
     ended = {}
     for cls in ALGORITHMS:
+        if cls.__name__ in OF_PRODUCTS:
+            continue
         opt = make(cls)
         params, grads = shared(draw(0)), shared(draw(1))
         shardings = sharding.divided(opt, params)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from samples import ALGORITHMS, OF_THE_WHOLE, assert_near, is_real, make, tree
+from samples import ALGORITHMS, OF_PRODUCTS, OF_THE_WHOLE, assert_near, is_real, make, tree
 
 import jaxmxopt as mxopt
 
@@ -156,8 +156,9 @@ def test_data_parallel_shard_map(cls):
     assert_near(jax.device_get(step(weights, batch, state)), opt.step(weights, mean, state), 8)
 
 
-# Not those that need the norm of the whole weight, or noise for all of it.
-BY_ROWS = [kind for kind in ALGORITHMS if kind.__name__ not in (*OF_THE_WHOLE, "SGLD")]
+# Not those that need the whole weight, or noise for all of it.
+OTHERS = (*OF_THE_WHOLE, *OF_PRODUCTS, "SGLD")
+BY_ROWS = [kind for kind in ALGORITHMS if kind.__name__ not in OTHERS]
 
 
 @pytest.mark.parametrize("kind", BY_ROWS, ids=lambda kind: kind.__name__)

@@ -7,7 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from samples import ALGORITHMS, assert_near, assert_same, double_precision, make
+from samples import (
+    ALGORITHMS,
+    OF_PRODUCTS,
+    OF_THE_WHOLE,
+    assert_near,
+    assert_same,
+    double_precision,
+    make,
+)
 
 import jaxmxopt as mxopt
 from jaxmxopt.algorithm import OptimizerDef
@@ -16,7 +24,7 @@ from jaxmxopt.algorithm import OptimizerDef
 ELEMENTWISE = [
     cls
     for cls in ALGORITHMS
-    if cls.__name__ not in {"GroupAdaGrad", "LAMB", "LANS", "LARS", "LBSGD", "SGLD"}
+    if cls.__name__ not in {"GroupAdaGrad", *OF_THE_WHOLE, *OF_PRODUCTS, "SGLD"}
 ]
 elementwise = pytest.mark.parametrize("kind", ELEMENTWISE, ids=lambda cls: cls.__name__)
 

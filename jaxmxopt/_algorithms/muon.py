@@ -145,5 +145,5 @@ def orthogonalized(
         x = product @ x
     x = back((x.mT if inputs > outputs else x).astype(update.dtype))
     if scale == "original":
-        return max(1.0, outputs / inputs) ** 0.5 * x
+        return max(1.0, outputs / max(inputs, 1)) ** 0.5 * x
     return 0.2 * max(inputs, outputs) ** 0.5 * x if scale == "match_rms_adamw" else x
