@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from samples import ALGORITHMS, OF_THE_WHOLE, assert_near, assert_same, make
+from samples import ALGORITHMS, OF_PRODUCTS, OF_THE_WHOLE, assert_near, assert_same, make
 
 import jaxmxopt as mxopt
 
@@ -102,7 +102,7 @@ def test_every_algorithm_leaves_no_trace_in_wrappers(cls: type[mxopt.OptimizerDe
 
 
 def test_every_algorithm_leaves_no_trace_of_rows_in_masters(cls: type[mxopt.OptimizerDef]) -> None:
-    lazy = cls.__name__ not in (*OF_THE_WHOLE, "SGLD")
+    lazy = cls.__name__ not in (*OF_THE_WHOLE, *OF_PRODUCTS, "SGLD")
     opt = mxopt.EMA(make(cls, lazy_update=lazy, multi_precision=True))
     params, state = trained(opt, 2, jnp.float16, rows=True)
     assert_skips(opt, params, state, gradients(9, jnp.float16, rows=True))
