@@ -6,7 +6,7 @@ import jax
 
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative
-from jaxmxopt._core.numeric import capped, clip, decay, divide, sqrt, squarable, unless
+from jaxmxopt._core.numeric import capped, clip, decay, divide, sqrt, squarable
 from jaxmxopt._core.slots import Like
 
 __all__ = ["AdaDelta"]
@@ -20,7 +20,7 @@ class AdaDeltaSlots(NamedTuple):
 
 
 class AdaDeltaRates(NamedTuple):
-    """Learning rate, without effect unless it is 0, decay, and the weight of a new square."""
+    """Learning rate, without effect, decay, and the weight of a new square."""
 
     lr: Any
     wd: Any
@@ -39,8 +39,7 @@ class AdaDelta(OptimizerDef):
         w &= w - (\Delta + \mathrm{wd}\,w)
 
     As in MXNet 1.x and the paper the learning rate has no effect, not even on the decay, which
-    is decoupled; optax and torch multiply the step by the rate. A rate of 0 alone has: weight and
-    slots stay as they are. MXNet's documentation adds the
+    is decoupled; optax and torch multiply the step by the rate. MXNet's documentation adds the
     decay to the gradient, and MXNet rescales the caller's gradient in place.
 
     Attributes:
@@ -66,6 +65,7 @@ class AdaDelta(OptimizerDef):
     epsilon: NonNegative = 1e-5
 
     acts_on = "elements"
+    _has_rate = False
 
     def slots(self, like: Like) -> AdaDeltaSlots:
         return AdaDeltaSlots(like.zeros(dtype=like.wide), like.zeros(dtype=like.wide))
@@ -79,5 +79,4 @@ class AdaDelta(OptimizerDef):
         acc_g = capped(slots.acc_g * self.rho + rates.fresh * g * g)
         delta = divide(sqrt(slots.acc_delta + self.epsilon), sqrt(acc_g + self.epsilon)) * g
         acc_delta = slots.acc_delta * self.rho + rates.fresh * delta * delta
-        new = weight - (delta + decay(rates.wd, weight))
-        return unless(rates.lr == 0, (weight, slots), (new, AdaDeltaSlots(acc_g, acc_delta)))
+        return weight - (delta + decay(rates.wd, weight)), AdaDeltaSlots(acc_g, acc_delta)

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxmxopt._core.algorithm import OptimizerDef
-from jaxmxopt._core.numeric import unless
 from jaxmxopt._core.slots import Like
 
 __all__ = ["Test"]
@@ -24,8 +23,7 @@ class Test(OptimizerDef):
 
         w = w + \mathrm{rescale\_grad}\, g
 
-    Learning rate, decay and clipping have no effect, save that at a rate of 0 weight and slot stay
-    as they are. MXNet 2.x subtracts
+    Learning rate, decay and clipping have no effect. MXNet 2.x subtracts
     :math:`\eta (\mathrm{rescale\_grad}\, g + \mathrm{wd}\,w)` instead.
 
     Slot `weight`, a copy of the weight after its last update, has the shape and dtype of the
@@ -46,10 +44,11 @@ class Test(OptimizerDef):
     __test__ = False
 
     acts_on = "elements"
+    _has_rate = False
 
     def slots(self, like: Like) -> TestSlots:
         return TestSlots(like.zeros())
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         new = weight + grad * self.rescale_grad
-        return unless(rates.lr == 0, (weight, slots), (new, TestSlots(new)))
+        return new, TestSlots(new)

@@ -29,7 +29,7 @@ from jaxmxopt._core.exported import exportable
 from jaxmxopt._core.layout import Layout, Packed
 from jaxmxopt._core.names import Multipliers, Tree, find, matches, nobody
 from jaxmxopt._core.numeric import is_zero
-from jaxmxopt._core.overriding import check_scheduler, overridden, warn_caller
+from jaxmxopt._core.overriding import check_scheduler, overridden, warn_caller, warn_of_zeros
 from jaxmxopt._core.rates import Rates, TracedRates, opened, sealed
 from jaxmxopt._core.slots import NUMBERS, Like, Slot, as_now, slots_said
 from jaxmxopt._core.state import State, common, counted
@@ -110,6 +110,8 @@ class OptimizerDef(Definition):
     names: ClassVar[Names] = Names()
     # How many updates behind this one the schedule is asked: LBSGD reads its rate, then counts.
     schedule_lag: ClassVar[int] = 0
+    # False for MXNet's algorithms on which the learning rate has no effect.
+    _has_rate: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         own = vars(cls).get("learning_rate")
@@ -143,6 +145,8 @@ class OptimizerDef(Definition):
                 "lr_scheduler takes a schedule."
             )
         super().__post_init__()
+        if not self._has_rate:
+            warn_of_zeros(owner, self.lr_mult)
         if self.lr_scheduler is not None:
             check_scheduler(owner, self.lr_scheduler)
             if asked:

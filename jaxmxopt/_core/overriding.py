@@ -4,7 +4,7 @@ import sys
 import warnings
 from typing import Any
 
-__all__ = ["check_scheduler", "overridden", "warn_caller"]
+__all__ = ["check_scheduler", "overridden", "warn_caller", "warn_of_zeros"]
 
 # The base rate of a scheduler that was given none.
 DEFAULT = 0.01
@@ -74,3 +74,13 @@ def _is_between(frame: Any) -> bool:
     name = frame.f_globals.get("__name__", "").partition(".")[0]
     made = frame.f_code.co_filename == "<string>" and frame.f_code.co_name == "__init__"
     return made or name in _BETWEEN
+
+
+def warn_of_zeros(owner: str, lr_mult: Any) -> None:
+    """Warn of a multiplier of 0 for an algorithm on which the learning rate has no effect."""
+    for key, factor in (lr_mult or {}).items():
+        if isinstance(factor, (int, float)) and factor == 0:
+            warn_caller(
+                f"{owner}: lr_mult[{key!r}] of 0 freezes nothing, for the rate has no effect; "
+                f"Groups with None for {key!r} does."
+            )

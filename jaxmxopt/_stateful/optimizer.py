@@ -20,7 +20,7 @@ from jaxmxopt._core.algorithm import HALF, OptimizerDef, Unasked
 from jaxmxopt._core.config import NonNegative, as_number, nearest
 from jaxmxopt._core.definition import Definition, instead
 from jaxmxopt._core.names import Multipliers, find, matches
-from jaxmxopt._core.overriding import check_scheduler, overridden, warn_caller
+from jaxmxopt._core.overriding import check_scheduler, overridden, warn_caller, warn_of_zeros
 from jaxmxopt._core.state import MasterState
 from jaxmxopt._stateful import updates
 from jaxmxopt._stateful.hyperparameters import (
@@ -423,9 +423,11 @@ class Optimizer:
                 `"*_bias"`. A symbol's `__lr_mult__` hold where nothing is said here.
 
         Warns:
-            UserWarning: a name or pattern is of none of `param_idx2name`.
+            UserWarning: a name or pattern is of none of `param_idx2name`, or a 0 has no effect.
         """
         given = self._checked("lr_mult", args_lr_mult)
+        if not getattr(self._definition, "_has_rate", True):
+            warn_of_zeros(f"{type(self).__name__}.set_lr_mult", given)
         self.lr_mult = {**self._of_symbol("__lr_mult__"), **given}
 
     def set_wd_mult(self, args_wd_mult: Mapping[Any, float]) -> None:
