@@ -181,7 +181,7 @@ def test_states_are_equal_where_their_values_are():
     state = opt.init(params)
     assert state == opt.init(params)
     assert state != opt.step(params, tree(1), state)[1]
-    assert state != opt.init({"a": jnp.ones(2)})
+    assert state != opt.init({"a": jnp.ones(2), "c": jnp.ones(2)})
     assert mxopt.Adam().create_state(0, jnp.ones(2)) == mxopt.Adam().create_state(0, jnp.ones(2))
 
 

@@ -641,7 +641,10 @@ def test_a_multiplier_by_name_warns_where_no_weight_has_a_name(around: Any, call
 def test_a_multiplier_of_zero_freezes_or_warns(cls: Any) -> None:
     w, grad = jnp.full((4, 3), 0.5), jnp.ones((4, 3))
     opt = mxopt.Optimizer(cls())
-    if cls in (mxopt.AdaDelta, mxopt.Test):
+    if cls is mxopt.Test:
+        # On which nothing has an effect.
+        return
+    if cls is mxopt.AdaDelta:
         with pytest.warns(UserWarning, match=r"lr_mult\[0\] of 0 freezes nothing"):
             opt.set_lr_mult({0: 0.0})
         with pytest.warns(UserWarning, match=r"lr_mult\['a'\] of 0 freezes nothing"):

@@ -44,7 +44,6 @@ class Test(OptimizerDef):
     __test__ = False
 
     acts_on = "elements"
-    _has_rate = False
 
     def slots(self, like: Like) -> TestSlots:
         return TestSlots(like.zeros())

@@ -110,7 +110,7 @@ class OptimizerDef(Definition):
     names: ClassVar[Names] = Names()
     # How many updates behind this one the schedule is asked: LBSGD reads its rate, then counts.
     schedule_lag: ClassVar[int] = 0
-    # False for MXNet's algorithms on which the learning rate has no effect.
+    # False for AdaDelta, on which the learning rate has no effect.
     _has_rate: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
