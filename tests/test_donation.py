@@ -27,7 +27,7 @@ NOTHING, ONE = 0.01, 1.01
 # Arrays that XLA keeps beside a weight, as of docs/performance.md: it computes a result anew in
 # each loop that reads it, from an array that another loop overwrites, and copies that. None of
 # those that are not here.
-KEPT = {"AdaBelief": 2, "AdaDelta": 2, "AdaGrad": 1, "DCASGD": 1, "FTML": 3, "Ftrl": 2}
+KEPT = {"AdaBelief": 2, "AdaDelta": 3, "AdaGrad": 1, "DCASGD": 1, "FTML": 3, "Ftrl": 2}
 KEPT |= {"GroupAdaGrad": 1, "LAMB": 1, "LANS": 3, "LBSGD": 3, "NAG": 1, "RMSProp": 1, "SGLD": 4}
 KEPT |= {"Adafactor": 2, "Lion": 1, "ScheduleFreeSGD": 2, "ScheduleFreeAdamW": 2}
 # Its slot is the new weight once more.
