@@ -1,4 +1,4 @@
-"""Writes the tables of docs/porting.md anew.
+"""Write the tables of docs/porting.md anew.
 
     python docs/write_porting.py
 

@@ -91,7 +91,7 @@ def pairs_of(corpus: Corpus, chosen: Any, generator: np.random.Generator) -> Pai
 
 
 def task_of(corpus: Corpus, epochs: int) -> Task:
-    """Hold out every fiftieth docstring and makes pairs of the others, anew for each epoch."""
+    """Hold out every fiftieth docstring and make pairs of the others, anew for each epoch."""
     noise = corpus.counts**0.75
     held_out = corpus.documents % 50 == 0
     generator = np.random.default_rng(0)
