@@ -370,6 +370,8 @@ class BERTAdam(Optimizer):
     beta2: float
     epsilon: float
     correct_bias: bool
+    standard: bool
+    nesterov: bool
     lazy_update: bool
     def __init__(
         self,
@@ -379,6 +381,8 @@ class BERTAdam(Optimizer):
         epsilon: float = 1e-06,
         *,
         correct_bias: bool = False,
+        standard: bool = False,
+        nesterov: bool = False,
         rescale_grad: float = 1.0,
         param_idx2name: Mapping[Any, str] | None = None,
         wd: float = 0.0,

@@ -22,13 +22,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from same_bits import SUMS
-from samples import ALGORITHMS, distance, is_real, make
+from samples import ALGORITHMS, OF_PRODUCTS, distance, is_real, make
 
 import jaxmxopt as mxopt
 from jaxmxopt._core import layout
 
 # By element, so that the order of a sum plays no part.
-ELEMENTWISE = [cls.__name__ for cls in ALGORITHMS if cls.__name__ not in SUMS]
+ELEMENTWISE = [cls.__name__ for cls in ALGORITHMS if cls.__name__ not in {*SUMS, *OF_PRODUCTS}]
 STEPS = 2
 # Vectors and matrices of which there may be many, of two dtypes; a convolution; large ones.
 SHAPES = {f"v{k}": (16,) for k in range(2)} | {f"h{k}": (8,) for k in range(2)}

@@ -185,7 +185,7 @@ def test_a_rule_by_row_gives_the_same_for_any_rows(row: Row) -> None:
 NEEDED = {
     "Adafactor": (make(mxopt.Adafactor), np.s_[::-1]),
     "Muon": (make(mxopt.Muon), np.s_[:2]),
-    "SOAP": (make(mxopt.SOAP), np.s_[::-1]),
+    "SOAP": (make(mxopt.SOAP, max_precondition_dim=9), np.s_[::-1]),
     "GroupAdaGrad": (make(mxopt.GroupAdaGrad), np.s_[:, :2]),
     "LAMB": (make(mxopt.LAMB), np.s_[:2]),
     "LANS": (make(mxopt.LANS), np.s_[:2]),

@@ -8,7 +8,16 @@ import jax.numpy as jnp
 
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative, Positive
-from jaxmxopt._core.numeric import clip, decay, minimum, one_minus_power, real, sqrt, squarable
+from jaxmxopt._core.numeric import (
+    clip,
+    decay,
+    divide,
+    minimum,
+    one_minus_power,
+    real,
+    sqrt,
+    squarable,
+)
 from jaxmxopt._core.slots import Like
 
 __all__ = ["AdEMAMix"]
@@ -71,7 +80,7 @@ class AdEMAMix(OptimizerDef):
         >>> opt, params = mxopt.AdEMAMix(learning_rate=0.1), {"w": jnp.array([1.0, -1.0])}
         >>> params, state = opt.step(params, {"w": jnp.array([2.0, 3.0])}, opt.init(params))
         >>> print(params["w"])
-        [ 0.9 -1.1]
+        [ 0.89994997 -1.10005   ]
     """
 
     learning_rate: NonNegative | None = 0.001
@@ -101,7 +110,8 @@ class AdEMAMix(OptimizerDef):
         m = self.beta1 * slots.mean + (1 - self.beta1) * g
         slow = slots.slow + rates.fresh * (g - slots.slow)
         v = self.beta2 * slots.var + (1 - self.beta2) * g * g
-        step = (m / rates.correction1 + rates.alpha * slow) / (sqrt(v) / rates.root2 + self.epsilon)
+        root = divide(sqrt(v), rates.root2) + self.epsilon
+        step = (divide(m, rates.correction1) + rates.alpha * slow) / root
         new = weight - rates.lr * (step + decay(rates.wd, weight))
         return new, AdEMAMixSlots(m, slow, v)
 

@@ -75,8 +75,8 @@ class Muon(OptimizerDef):
         >>> opt, params = mxopt.Muon(learning_rate=0.1), {"w": jnp.eye(2)}
         >>> params, state = opt.step(params, {"w": jnp.eye(2)}, opt.init(params))
         >>> print(params["w"].round(2))
-        [[0.93 0.  ]
-         [0.   0.93]]
+        [[0.89 0.  ]
+         [0.   0.89]]
     """
 
     learning_rate: NonNegative | None = 0.02

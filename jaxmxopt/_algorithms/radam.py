@@ -64,10 +64,10 @@ class RAdam(OptimizerDef):
         arXiv:1908.03265. Compared with `torch.optim.RAdam`.
 
     Example:
-        >>> import jax.numpy as jnp, jaxmxopt as mxopt
+        >>> import jax.numpy as jnp, numpy as np, jaxmxopt as mxopt
         >>> opt, params = mxopt.RAdam(learning_rate=0.1), {"w": jnp.array([1.0, -1.0])}
         >>> params, state = opt.step(params, {"w": jnp.array([2.0, 3.0])}, opt.init(params))
-        >>> print(params["w"].round(4))
+        >>> print(np.asarray(params["w"]).round(4))
         [ 0.8 -1.3]
     """
 

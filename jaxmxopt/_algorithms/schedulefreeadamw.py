@@ -7,7 +7,7 @@ import jax
 from jaxmxopt._algorithms._schedule_free import Momentum, average, moved, rates_of
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.config import DecayRate, NonNegative, Real
-from jaxmxopt._core.numeric import clip, decay, one_minus_power, sqrt, squarable
+from jaxmxopt._core.numeric import clip, decay, divide, one_minus_power, sqrt, squarable
 from jaxmxopt._core.slots import Like
 
 __all__ = ["ScheduleFreeAdamW"]
@@ -87,5 +87,5 @@ class ScheduleFreeAdamW(OptimizerDef):
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
         g = squarable(clip(self.rescale_grad * grad, self.clip_gradient))
         v = self.beta2 * slots.var + (1 - self.beta2) * g * g
-        step = g / (sqrt(v / rates.correction2) + self.epsilon) + decay(rates.wd, weight)
+        step = g / (sqrt(divide(v, rates.correction2)) + self.epsilon) + decay(rates.wd, weight)
         return moved(self, rates, weight, step, slots._replace(var=v), self.beta1)

@@ -209,7 +209,8 @@ def _checked(
             raise _ShapeError(f"{name} must have shape {wanted.shape}, got {np.shape(value)}")
         else:
             # What is squared or divided by is float32 here; MXNet has it in half precision.
-            narrow = not isinstance(value, RowSparse) and widens(value.dtype, wanted.dtype)
+            given = hasattr(value, "dtype") and not isinstance(value, RowSparse)
+            narrow = given and widens(value.dtype, wanted.dtype)
             values[name] = _array(value, name, wanted.dtype if kept_there or narrow else None)
     slots = type(expected)(**values) if values else ()
     return slots if master is None else MasterState(_array(master, "the master", None), slots)

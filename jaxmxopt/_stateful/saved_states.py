@@ -187,7 +187,8 @@ def _look_at_schedule(optimizer: Optimizer, told: Any) -> None:
         if name in told and told[name] != now[name]:
             warn_caller(
                 f"lr_scheduler.{name} is {told[name]!r} in the file and stays {now[name]!r} here: "
-                f"of a {type(optimizer.lr_scheduler).__name__} a file sets nothing; set it."
+                f"a file sets nothing of a {type(optimizer.lr_scheduler).__name__}; set it where "
+                f"its rates depend on it."
             )
 
 

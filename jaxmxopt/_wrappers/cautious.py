@@ -37,12 +37,12 @@ class Cautious(Around):
         arXiv:2411.16085. Compared with `pytorch_optimizer.Lion` with `cautious`.
 
     Example:
-        >>> import jax.numpy as jnp, jaxmxopt as mxopt
+        >>> import jax.numpy as jnp, numpy as np, jaxmxopt as mxopt
         >>> opt, w = mxopt.Cautious(mxopt.Lion(learning_rate=0.1)), jnp.array([1.0, 1.0, 1.0])
         >>> state = opt.init(w)
         >>> for grad in (jnp.array([1.0, 1.0, 1.0]), jnp.array([1.0, -1e-3, 1.0])):
         ...     w, state = opt.step(w, grad, state)
-        >>> print(w.round(4))
+        >>> print(np.asarray(w).round(4))
         [0.825 0.925 0.825]
     """
 
