@@ -106,7 +106,7 @@ class Trajectory:
         values = np.zeros((most, *shape[1:]), self.case["dtypes"][k])
         indices[:count] = self.array(f"rows/{k}")[end - count : end]
         values[:count] = self.array(f"values/{k}")[end - count : end]
-        return mxopt.RowSparse.tree_unflatten(shape, (indices, values))
+        return mxopt.RowSparse._unchecked(indices, values, shape)
 
     def expected(self, k: int) -> dict[str, np.ndarray]:
         """Weight `k`, its master and slots after each step, by name."""

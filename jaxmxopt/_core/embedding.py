@@ -335,10 +335,10 @@ def _gradient(table: Any, indices: Sequence[Any], rows: Sequence[Any]) -> RowSpa
     """Return all lookups of one table, put together."""
     shape = tuple(table.shape)
     if not rows:
-        empty = jnp.zeros(0, jnp.int32), jnp.zeros((0, *shape[1:]), table.dtype)
-        return RowSparse.tree_unflatten(shape, empty)
+        empty = jnp.zeros((0, *shape[1:]), table.dtype)
+        return RowSparse._unchecked(jnp.zeros(0, jnp.int32), empty, shape)
     indices = [part.reshape(-1) for part in indices]
     if len({part.dtype for part in indices}) > 1:
         indices = [part.astype(jnp.int32) for part in indices]
     values = jnp.concatenate([part.reshape(-1, *shape[1:]) for part in rows])
-    return RowSparse.tree_unflatten(shape, (jnp.concatenate(indices), values))
+    return RowSparse._unchecked(jnp.concatenate(indices), values, shape)

@@ -10,6 +10,7 @@ from jax.core import Tracer
 
 from jaxmxopt._core.copies import on_device
 from jaxmxopt._core.exported import exportable_node
+from jaxmxopt._core.sealed import host_integers, is_sealed, opened, sealed
 
 __all__ = ["RowSparse", "UniqueRows", "is_row_sparse"]
 
@@ -24,20 +25,20 @@ def _past_the_height(dtype: Any) -> Any:
     return np.dtype(np.int32) if narrow else dtype
 
 
-def _as_indices(indices: Any) -> jax.Array:
-    """Return indices as JAX has them; without 64-bit types JAX would cut them off."""
+def _as_indices(indices: Any) -> Any:
+    """Return indices in a dtype that JAX has; without 64-bit types it would cut them off."""
     if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(indices)):
         return jnp.asarray(indices)
     given = _integers(indices)
     if given.dtype.kind not in "iuO":
-        return on_device(given)
+        return given
     wanted = np.int64 if given.dtype.kind == "O" else given.dtype
     kept = np.iinfo(jax.dtypes.canonicalize_dtype(wanted))
     lost = given[(given < kept.min) | (given > kept.max)]
     if lost.size:
         more = "" if kept.bits == 64 else "; jax_enable_x64 allows more"
         raise ValueError(f"RowSparse: indices must be of {kept.dtype}, got {lost.flat[0]}{more}.")
-    return on_device(given.astype(kept.dtype))
+    return given.astype(kept.dtype)
 
 
 def _integers(indices: Any) -> np.ndarray:
@@ -62,8 +63,10 @@ class RowSparse:
     \mathrm{values}_i`: duplicate indices add up. Indices may come in any order; one outside
     `[0, shape[0])` is refused when the values are known and dropped under `jax.jit`.
 
-    A pytree of its two arrays. `a + b`, `a * 2`, `a / 2` and `-a` are RowSparse again;
-    `jax.tree.map` must be told that it is one leaf.
+    `a + b`, `a * 2`, `a / 2` and `-a` are RowSparse again. A pytree of its two arrays, of which
+    that of the indices has a dtype without arithmetic, so that `jax.tree.map(lambda leaf: leaf * 2,
+    grads)` raises TypeError, "multiply does not accept dtypes key<fry>"; with
+    `is_leaf=lambda node: isinstance(node, jaxmxopt.RowSparse)` it reaches the values alone.
 
     Args:
         indices: a vector of integers.
@@ -88,15 +91,17 @@ class RowSparse:
         [2.0, 2.0]
     """
 
-    indices: jax.Array
     values: jax.Array
     shape: tuple[int, ...]
+    # Sealed integers and their dtype; a placeholder, or what a reader of files found, as it is.
+    _held: Any
+    _dtype: str
 
     # NumPy's arithmetic would take it for a scalar.
     __array_ufunc__ = None
 
     def __init__(self, indices: Any, values: Any, shape: tuple[int, ...]) -> None:
-        self.indices = _as_indices(indices)
+        rows = _as_indices(indices)
         # Not jnp.asarray, which compiles for every shape.
         self.values = on_device(values) if isinstance(values, np.ndarray) else jnp.asarray(values)
         try:
@@ -105,12 +110,12 @@ class RowSparse:
             raise TypeError(
                 f"RowSparse: shape must be a tuple of integers, got {shape!r}."
             ) from None
-        self._check()
+        self._hold(self._checked(rows))
 
-    def _check(self) -> None:
-        indices, values, shape = self.indices, self.values, self.shape
+    def _checked(self, indices: Any) -> Any:
+        values, shape = self.values, self.shape
         if indices.size == 0 and not isinstance(indices, Tracer):
-            self.indices = indices = indices.astype(jnp.int32)
+            indices = np.zeros(indices.shape, np.int32)
         if indices.ndim != 1 or not jnp.issubdtype(indices.dtype, jnp.integer):
             raise ValueError(
                 "RowSparse: indices must be a vector of integers, "
@@ -128,26 +133,49 @@ class RowSparse:
                 raise ValueError(
                     f"RowSparse: indices must be in [0, {shape[0]}), got {int(outside[0])}."
                 )
+        return indices
 
-    def tree_flatten(self) -> tuple[tuple[Any, Any], tuple[int, ...]]:
-        """Return the arrays and, as structure, the shape."""
-        return (self.indices, self.values), self.shape
-
-    def tree_flatten_with_keys(self) -> tuple[tuple[Any, Any], tuple[int, ...]]:
-        """`tree_flatten` with the names of the arrays."""
-        names = (jax.tree_util.GetAttrKey("indices"), jax.tree_util.GetAttrKey("values"))
-        return tuple(zip(names, (self.indices, self.values), strict=True)), self.shape  # pyright: ignore[reportReturnType]
+    def _hold(self, indices: Any) -> None:
+        """Keep integers, sealed."""
+        self._dtype = np.dtype(indices.dtype).name
+        self._held = sealed(indices)
 
     @classmethod
-    def tree_unflatten(cls: type[Self], shape: tuple[int, ...], children: tuple[Any, Any]) -> Self:
-        """Rebuilds without checks: children may be placeholders."""
+    def _unchecked(cls: type[Self], indices: Any, values: Any, shape: tuple[int, ...]) -> Self:
+        """Make one of arrays of which it is known that they fit."""
         self = object.__new__(cls)
-        self.indices, self.values = children
-        self.shape = shape
+        self.values, self.shape = values, shape
+        self._hold(indices)
         return self
 
+    @property
+    def indices(self) -> jax.Array:
+        """The rows: integers, shape `(k,)`."""
+        return opened(self._held, self._dtype) if is_sealed(self._held) else self._held
+
+    def tree_flatten(self) -> tuple[tuple[Any, Any], Any]:
+        """Return the arrays, the indices sealed, and as structure the shape and their dtype."""
+        return (self._held, self.values), (self.shape, self._dtype)
+
+    def tree_flatten_with_keys(self) -> tuple[tuple[Any, Any], Any]:
+        """`tree_flatten` with the names of the arrays."""
+        names = (jax.tree_util.GetAttrKey("indices"), jax.tree_util.GetAttrKey("values"))
+        children, structure = self.tree_flatten()
+        return tuple(zip(names, children, strict=True)), structure  # pyright: ignore[reportReturnType]
+
+    @classmethod
+    def tree_unflatten(cls: type[Self], structure: Any, children: tuple[Any, Any]) -> Self:
+        """Rebuilds without checks: children may be placeholders."""
+        self = object.__new__(cls)
+        self._held, self.values = children
+        self.shape, self._dtype = structure
+        return self
+
+    def __reduce__(self) -> Any:
+        return type(self)._unchecked, (np.asarray(self.indices), self.values, self.shape)
+
     def _with(self: Self, values: Any) -> Self:
-        return self.tree_unflatten(self.shape, (self.indices, values))
+        return self.tree_unflatten((self.shape, self._dtype), (self._held, values))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -160,9 +188,9 @@ class RowSparse:
         return len(self.shape)
 
     def __repr__(self) -> str:
-        if not hasattr(self.indices, "shape") or not hasattr(self.values, "dtype"):
-            return f"RowSparse({self.indices!r}, {self.values!r}, {self.shape})"
-        rows = " x ".join(str(size) for size in self.indices.shape)
+        if not hasattr(self._held, "shape") or not hasattr(self.values, "dtype"):
+            return f"RowSparse({self._held!r}, {self.values!r}, {self.shape})"
+        rows = " x ".join(str(size) for size in self._held.shape)
         return f"RowSparse({rows} rows of {self.shape}, {self.dtype})"
 
     # Arithmetic.
@@ -182,7 +210,7 @@ class RowSparse:
         widest = max(self.indices.dtype, other.indices.dtype, key=lambda dtype: dtype.itemsize)
         indices = [part.indices.astype(widest) for part in (self, other)]
         values = jnp.concatenate([self.values, other.values])
-        return self.tree_unflatten(self.shape, (jnp.concatenate(indices), values))
+        return self._unchecked(jnp.concatenate(indices), values, self.shape)
 
     def __mul__(self: Self, factor: Any) -> Self:
         return self._with(self.values * _scalar("__mul__", factor))
@@ -235,7 +263,7 @@ class RowSparse:
                 f"n_sparse={array.n_sparse} and n_batch={array.n_batch}; "
                 "jax.experimental.sparse.bcoo_update_layout changes them."
             )
-        return cls.tree_unflatten(tuple(array.shape), (array.indices[:, 0], array.data))
+        return cls._unchecked(array.indices[:, 0], array.data, tuple(array.shape))
 
     def padded(self: Self, size: int | None = None) -> Self:
         """Return the same gradient with more rows, which have no effect.
@@ -255,28 +283,30 @@ class RowSparse:
             >>> mxopt.RowSparse([3, 7, 4], jnp.ones((3, 2)), (9, 2)).padded(64)
             RowSparse(64 rows of (9, 2), float32)
         """
-        count = self.indices.shape[0]
+        count = self._held.shape[0]
         size = max(1 << (count - 1).bit_length(), FEWEST) if size is None else size
-        if size < count or self.indices.ndim != 1:
+        if size < count or self._held.ndim != 1:
             raise ValueError(
                 f"RowSparse.padded: size must be at least the number of rows, {count}, got {size}; "
-                f"and indices must be a vector, got shape {self.indices.shape}."
+                f"and indices must be a vector, got shape {self._held.shape}."
             )
         if size == count:
             return self
-        traced = isinstance(self.indices, Tracer) or isinstance(self.values, Tracer)
+        traced = isinstance(self._held, Tracer) or isinstance(self.values, Tracer)
         xp: Any = jnp if traced else np
-        old = (self.indices, self.values) if traced else jax.device_get((self.indices, self.values))
-        dtype = _past_the_height(self.indices.dtype)
-        unused = xp.full(size - count, self.shape[0], dtype)
+        rows: Any = self.indices if traced else host_integers(self._held, self._dtype)
+        values: Any = self.values if traced else jax.device_get(self.values)
+        dtype = _past_the_height(rows.dtype)
+        rows = xp.concatenate([rows.astype(dtype), xp.full(size - count, self.shape[0], dtype)])
         zeros = xp.zeros((size - count, *self.values.shape[1:]), self.values.dtype)
-        indices = xp.concatenate([old[0].astype(dtype), unused])
-        values = xp.concatenate([old[1], zeros])
+        values = xp.concatenate([values, zeros])
         if not traced:
             committed = getattr(self.values, "committed", False)
             place = self.values.sharding if committed else None
-            indices, values = jax.device_put((indices, values), place)
-        return self.tree_unflatten(self.shape, (indices, values))
+            rows, values = sealed(rows), jax.device_put(values, place)
+            rows = rows if place is None else jax.device_put(rows, place)
+            return self.tree_unflatten((self.shape, dtype.name), (rows, values))
+        return self._unchecked(rows, values, self.shape)
 
     def unique(self) -> "UniqueRows":
         """Sum the values of duplicate indices; sizes stay `k`."""

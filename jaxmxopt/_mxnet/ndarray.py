@@ -209,7 +209,8 @@ def check_row_sparse(indices: Any, values: Any, shape: Any) -> RowSparse:
     _check_range(indices, shape[0])
     if (np.diff(indices) <= 0).any():
         raise ValueError("row_sparse indices must be increasing.")
-    return RowSparse.tree_unflatten(tuple(shape), (indices, values))
+    # The bytes of the file themselves, on no device.
+    return RowSparse.tree_unflatten((tuple(shape), indices.dtype.name), (indices, values))
 
 
 def check_csr(data: Any, indices: Any, indptr: Any, shape: Any) -> CSR:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.core import Tracer
 
+from jaxmxopt._core.sealed import is_sealed
 from jaxmxopt._core.sparse import FEWEST, RowSparse
 
 __all__ = ["filled"]
@@ -28,7 +28,7 @@ def filled(grads: Sequence[Any]) -> Sequence[Any]:
     if not chosen:
         return grads
     key = tuple((grads[n].shape, grads[n].dtype) for n in chosen)
-    counts = tuple(grads[n].indices.shape[0] for n in chosen)
+    counts = tuple(grads[n].values.shape[0] for n in chosen)
     known = _sizes.setdefault(key, [])
     if counts in known:
         return grads
@@ -58,10 +58,10 @@ def _is_fillable(grad: Any) -> bool:
     """True if a gradient is row-sparse, well-formed, and known to one device."""
     if not isinstance(grad, RowSparse):
         return False
-    parts = (grad.indices, grad.values)
+    parts = jax.tree.leaves(grad)
     if any(not isinstance(part, jax.Array) or isinstance(part, Tracer) for part in parts):
         return False
     if any(part.is_deleted() or len(part.sharding.device_set) > 1 for part in parts):
         return False
-    integers = jnp.issubdtype(grad.indices.dtype, jnp.integer)
-    return integers and grad.indices.shape == grad.values.shape[:1] and len(grad.shape) > 0
+    rows, values = parts
+    return is_sealed(rows) and rows.shape == values.shape[:1] and len(grad.shape) > 0

@@ -271,8 +271,10 @@ def owned(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {key: owned(value) for key, value in tree.items()}
     if isinstance(tree, RowSparse):
-        indices = _owned_array(_narrowed(tree.indices, tree.shape[0]))
-        return RowSparse.tree_unflatten(tree.shape, (indices, owned(tree.values)))
+        indices, values = _narrowed(tree.indices, tree.shape[0]), owned(tree.values)
+        if jax.dtypes.canonicalize_dtype(indices.dtype) == indices.dtype:
+            return RowSparse._unchecked(indices, values, tree.shape)
+        return RowSparse.tree_unflatten((tree.shape, indices.dtype.name), (indices.copy(), values))
     if isinstance(tree, CSR):
         indices = _narrowed(tree.indices, tree.shape[1])
         indptr = _narrowed(tree.indptr, len(tree.data) + 1)
