@@ -53,6 +53,18 @@ def test_without_the_optimizer_counts_are_kept_and_numbers_are_not() -> None:
     assert_same(step_of(other, weights, 2), step_of(updater, weights, 2))
 
 
+@pytest.mark.filterwarnings("ignore:Adam. state of half-precision weights")
+@pytest.mark.parametrize("known", [False, True], ids=["new updater", "with states"])
+def test_a_variance_that_was_kept_in_half_precision_is_kept_in_float32(known: bool) -> None:
+    updater, weights = trained(make(mxopt.Adam), dtype=jnp.float16)
+    wide = updater.states["a"].var
+    updater.states["a"] = updater.states["a"]._replace(var=wide.astype(jnp.float16))
+    other = trained(make(mxopt.Adam), dtype=jnp.float16)[0] if known else mxopt.get_updater("adam")
+    other.set_states(updater.get_states(dump_optimizer=True))
+    step_of(other, weights, 2)
+    assert wide.dtype == other.states["a"].var.dtype == jnp.float32
+
+
 def test_counts_go_on_on_another_device() -> None:
     updater, weights = trained(make(mxopt.Adam))
     other = mxopt.get_updater(make(mxopt.Adam))

@@ -177,6 +177,20 @@ def test_flax_writes_and_reads_states(name):
             serialization.from_bytes(renamed, serialization.to_bytes(trained.opt_state))
 
 
+def test_flax_writes_and_reads_an_nnx_optimizer():
+    """As a plain dict, the form in which flax.serialization takes one of optax too."""
+    optimizers = [nnx.Optimizer(Affine(), as_optax(mxopt.Adam()), wrt=nnx.Param) for _ in "ab"]
+    module = Affine()
+    optimizers[0].update(module, nnx.state(module, nnx.Param))
+    trained, fresh = (nnx.to_pure_dict(nnx.state(one)) for one in optimizers)
+    restored = serialization.from_bytes(fresh, serialization.to_bytes(trained))
+    assert_same(restored, trained)
+    state = nnx.state(optimizers[1])
+    nnx.replace_by_pure_dict(state, restored)
+    nnx.update(optimizers[1], state)
+    assert_same(nnx.to_pure_dict(nnx.state(optimizers[1])), trained)
+
+
 @pytest.mark.parametrize("devices", [8, 4, 1])
 def test_orbax_restores_divided_states_on_as_many_devices_as_there_are(
     devices, checkpointer, tmp_path

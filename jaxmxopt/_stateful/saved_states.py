@@ -21,7 +21,7 @@ from jaxmxopt._stateful.hyperparameters import COMMON, Undefined, own_fields
 from jaxmxopt._stateful.mxnet_optimizers import restored as restored_from_mxnet
 from jaxmxopt._stateful.optimizer import Optimizer
 
-__all__ = ["Restored", "adopted", "dumped", "loaded", "restored", "updater_contents"]
+__all__ = ["Restored", "adopted", "dumped", "loaded", "restored", "updater_contents", "widened"]
 
 _ZIP = b"PK\x03\x04"
 # Made anew, given by the program, or said elsewhere in the header.
@@ -183,13 +183,17 @@ def _remembered(scheduler: Any) -> dict[str, Any]:
 def _look_at_schedule(optimizer: Optimizer, told: Any) -> None:
     """Warn of what the schedule of now remembers otherwise than that of the file did."""
     now = _remembered(optimizer.lr_scheduler)
-    for name in now if isinstance(told, dict) else ():
-        if name in told and told[name] != now[name]:
-            warn_caller(
-                f"lr_scheduler.{name} is {told[name]!r} in the file and stays {now[name]!r} here: "
-                f"a file sets nothing of a {type(optimizer.lr_scheduler).__name__}; set it where "
-                f"its rates depend on it."
-            )
+    then = told if isinstance(told, dict) else {}
+    others = [
+        f"lr_scheduler.{name} is {then[name]!r} in the file and stays {now[name]!r} here"
+        for name in now
+        if name in then and then[name] != now[name]
+    ]
+    if others:
+        warn_caller(
+            f"{', '.join(others)}: a file sets nothing of a "
+            f"{type(optimizer.lr_scheduler).__name__}; set it where its rates depend on it."
+        )
 
 
 def _like(index: Any, state: Any, current: Any) -> Any:
@@ -200,15 +204,7 @@ def _like(index: Any, state: Any, current: Any) -> Any:
     """
     if jax.tree.structure(opened(state)) != jax.tree.structure(opened(current)):
         return state
-    state = jax.tree.map(
-        lambda leaf, wanted: (
-            leaf.astype(wanted.dtype)
-            if hasattr(leaf, "dtype") and widens(leaf.dtype, getattr(wanted, "dtype", None))
-            else leaf
-        ),
-        state,
-        current,
-    )
+    state = widened(state, current)
     new, old = (
         jax.tree_util.tree_flatten_with_path(tree)[0] for tree in map(opened, (state, current))
     )
@@ -219,6 +215,21 @@ def _like(index: Any, state: Any, current: Any) -> Any:
                 name = "/".join(filter(None, (str(index), path_name(path))))
                 raise ValueError(f"{name!r} must have {what} {needed}, got {given}.")
     return state
+
+
+def widened(state: Any, like: Any) -> Any:
+    """Return a state, its slots in half precision widened where they are float32 in `like`."""
+    if jax.tree.structure(opened(state)) != jax.tree.structure(opened(like)):
+        return state
+    return jax.tree.map(
+        lambda leaf, wanted: (
+            leaf.astype(wanted.dtype)
+            if hasattr(leaf, "dtype") and widens(leaf.dtype, getattr(wanted, "dtype", None))
+            else leaf
+        ),
+        state,
+        like,
+    )
 
 
 def _take_over(made: Optimizer, record: Any, decode: Any) -> None:

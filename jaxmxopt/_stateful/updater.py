@@ -4,12 +4,13 @@ from collections.abc import Hashable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.core import Tracer
 
 from jaxmxopt._core.definition import Definition
 from jaxmxopt._files.objects import map_arrays
 from jaxmxopt._stateful.optimizer import Optimizer
-from jaxmxopt._stateful.saved_states import adopted, dumped, loaded
+from jaxmxopt._stateful.saved_states import adopted, dumped, loaded, widened
 from jaxmxopt._stateful.updates import check_lists, refuse_traced, updates_of
 
 __all__ = ["Updater", "device_id", "get_updater", "placed"]
@@ -88,6 +89,9 @@ class Updater:
             return self.optimizer.create_state_multi_precision(index, weight)
         if self.states_synced.get(index, True):
             return state
+        if getattr(weight, "dtype", None) in (jnp.float16, jnp.bfloat16):
+            # A file of 0.1.0 has in half precision what is float32 now.
+            state = widened(state, self.optimizer.create_state_multi_precision(index, weight))
         # Kept now: the update may fail.
         self.states[index] = state = placed(state, weight)
         self.states_synced[index] = True
