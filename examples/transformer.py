@@ -48,7 +48,7 @@ class Contender(NamedTuple):
 
     Attributes:
         make: the definition. The rate may be traced.
-        rates: of the weights between layers.
+        rates: to try; for Muon and SOAP those of the weights between layers alone.
         shown: what to evaluate with, of weights and state.
         color: of its curve.
     """
@@ -71,7 +71,7 @@ def adamw(rate: Any, steps: int) -> mxopt.AdamW:
     )
 
 
-NO_DECAY = {"*/gain": 0.0, "gain": 0.0, "embed": 0.0, "place": 0.0}
+NO_DECAY = {"*gain": 0.0, "*embed": 0.0}
 # The rate of embeddings, head and norms, where those of the matrices are tried.
 OUTER_RATE = 3e-3
 CONTENDERS = {
@@ -99,7 +99,11 @@ CONTENDERS = {
     ),
     "Schedule-Free": Contender(
         lambda rate, steps: mxopt.ScheduleFreeAdamW(
-            learning_rate=rate, warmup_steps=max(1, steps // 10), beta2=0.99, wd=0.03
+            learning_rate=rate,
+            warmup_steps=max(1, steps // 10),
+            beta2=0.99,
+            wd=0.03,
+            wd_mult=NO_DECAY,
         ),
         (3e-3, 1e-2, 2e-2, 5e-2),
         "#d55e00",
@@ -147,9 +151,10 @@ def init() -> Params:
         for _ in range(LAYERS)
     ]
     embed = jnp.asarray(draw.normal(size=(SYMBOLS, WIDTH)) * 0.02, jnp.float32)
-    place = jnp.asarray(draw.normal(size=(CONTEXT, WIDTH)) * 0.02, jnp.float32)
+    positions = jnp.asarray(draw.normal(size=(CONTEXT, WIDTH)) * 0.02, jnp.float32)
     head = jnp.zeros((WIDTH, SYMBOLS))
-    return {"embed": embed, "place": place, "layers": layers, "gain": jnp.ones(WIDTH), "head": head}
+    outer = {"embed": embed, "positions_embed": positions, "gain": jnp.ones(WIDTH), "head": head}
+    return outer | {"layers": layers}
 
 
 def normed(x: jax.Array, gain: jax.Array) -> jax.Array:
@@ -160,7 +165,7 @@ def normed(x: jax.Array, gain: jax.Array) -> jax.Array:
 def loss_of(params: Params, sequences: jax.Array) -> jax.Array:
     """Return the mean cross-entropy of the next byte, in nats."""
     inputs, targets = sequences[:, :-1], sequences[:, 1:]
-    x = params["embed"][inputs] + params["place"]
+    x = params["embed"][inputs] + params["positions_embed"]
     for layer in params["layers"]:
         y = normed(x, layer["norm1"]["gain"])
         heads = (y @ layer[name] for name in ("query", "key", "value"))

@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from samples import ALGORITHMS, OF_MXNET, assert_near, assert_same, make, tree
+from samples import (
+    ALGORITHMS,
+    OF_MXNET,
+    assert_near,
+    assert_same,
+    double_precision,
+    make,
+    tree,
+)
 
 import jaxmxopt as mxopt
 from jaxmxopt import interop
@@ -127,9 +135,9 @@ def test_a_momentum_that_loses_the_average_is_refused(momentum: float) -> None:
 # Numbers of updates that cancel in float32.
 
 
-@pytest.mark.parametrize("beta2", [0.5, 0.9, 0.999, 0.99999])
+@pytest.mark.parametrize("beta2", [0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999])
 def test_radams_numbers_are_accurate_when_traced(beta2: float) -> None:
-    beta2, counts = float(np.float32(beta2)), (1, 5, 6, 10, 1000, 100_000)
+    beta2, counts = float(np.float32(beta2)), (1, 5, 6, 10, 1000, 10**5, 10**6, 10**7)
     exact = [mxopt.RAdam(beta1=0.875, beta2=beta2).rates(0.125, 0.0, t).rectified for t in counts]
     opt = mxopt.RAdam(beta1=jnp.float32(0.875), beta2=jnp.float32(beta2))
     rates = jax.vmap(lambda t: opt.rates(jnp.float32(0.125), 0.0, t))(jnp.int32(counts))
@@ -192,6 +200,87 @@ def test_cautious_in_a_trainer_is_cautious_in_a_step() -> None:
         trainer.step(tree(1 + seed), 1)
     # A Trainer divides by the batch size in place of `rescale_grad`.
     assert_near(trainer.params, trained(opt)[0], 4)
+
+
+@pytest.mark.parametrize("kind", [mxopt.ScheduleFreeSGD, mxopt.ScheduleFreeAdamW])
+def test_an_average_of_whole_steps_is_no_average_of_cautious_ones(kind: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^Cautious: .* no average .* got {kind.__name__}"):
+        mxopt.Cautious(kind())
+
+
+def test_nan_shows_through_cautious() -> None:
+    opt, weight = mxopt.Cautious(mxopt.Adam()), jnp.ones(2)
+    weight, _ = opt.step(weight, jnp.array([1.0, jnp.nan]), opt.init(weight))
+    assert jnp.isnan(weight[1])
+
+
+# Large, small and empty weights.
+
+
+@pytest.mark.parametrize("kind", [mxopt.Adafactor, mxopt.SOAP, mxopt.Muon, mxopt.Adam])
+def test_weights_may_have_more_elements_than_int32_counts(kind: Any) -> None:
+    weight = jax.ShapeDtypeStruct((80, 8192, 8192), jnp.float32)
+    for opt in (kind(), mxopt.Cautious(kind())):
+        new, _ = jax.eval_shape(opt.step, weight, weight, jax.eval_shape(opt.init, weight))
+        assert new.shape == weight.shape
+
+
+def test_an_empty_matrix_leaves_no_nan() -> None:
+    params = {"empty": jnp.zeros((0, 4)), "tall": jnp.zeros((4, 0)), "w": jnp.ones((2, 2))}
+    for kind in (mxopt.Adafactor, mxopt.Muon, mxopt.SOAP, mxopt.Lion):
+        opt = make(kind)
+        assert mxopt.amp.all_finite(opt.step(params, params, opt.init(params))), kind
+
+
+def test_a_large_gradient_of_a_matrix_is_a_step_of_adafactor() -> None:
+    """Mean squares of rows and columns are in range where their product is not."""
+    opt, weight = mxopt.Adafactor(learning_rate=0.1), jnp.ones((2, 2))
+    for size in (1e9, 1e10, 1e15):
+        new, _ = opt.step(weight, jnp.full((2, 2), size), opt.init(weight))
+        np.testing.assert_allclose(new, 0.9, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:AdEMAMix. state of half-precision weights")
+def test_a_slow_mean_goes_on_in_half_precision() -> None:
+    def mean_after(dtype: Any) -> float:
+        opt, weight = mxopt.AdEMAMix(learning_rate=0.0), jnp.ones((), dtype)
+
+        def step(state: Any, _: None) -> Any:
+            return opt.update(0, weight, jnp.ones((), dtype), state)[1], None
+
+        state = jax.lax.scan(step, opt.create_state(0, weight), None, length=1000)[0]
+        return float(state.slots.slow)
+
+    np.testing.assert_allclose(mean_after(jnp.bfloat16), mean_after(np.float32), rtol=1e-5)
+
+
+# Prodigy.
+
+
+def test_a_clipped_gradient_is_clipped_in_the_estimate_too() -> None:
+    def estimate(clip: float | None, by_hand: float) -> float:
+        opt, params = mxopt.Prodigy(mxopt.AdamW(learning_rate=1.0, clip_gradient=clip)), jnp.ones(4)
+        state = opt.init(params)
+        for step in range(12):
+            grad = jnp.full(4, 1e6 if step == 5 else 0.5)
+            params, state = opt.step(params, jnp.clip(grad, -by_hand, by_hand), state)
+        return float(state.slots.d)
+
+    np.testing.assert_allclose(estimate(1.0, np.inf), estimate(None, 1.0), rtol=1e-6)
+
+
+def test_the_first_estimate_may_jump_with_64_bit_types() -> None:
+    def estimate() -> float:
+        opt = mxopt.Prodigy(mxopt.AdamW(learning_rate=1.0), growth_rate=1.02)
+        params = jnp.ones(4, np.float32)
+        state = opt.init(params)
+        for _ in range(8):
+            params, state = opt.step(params, jnp.full(4, 0.5, np.float32), state)
+        return float(state.slots.d)
+
+    narrow = estimate()
+    with double_precision():
+        np.testing.assert_allclose(estimate(), narrow, rtol=1e-5)
 
 
 @pytest.mark.parametrize("wrapper", [mxopt.Cautious, mxopt.Prodigy])

@@ -169,3 +169,16 @@ def test_a_trainer_goes_on(tmp_path: pathlib.Path) -> None:
     assert narrow.optimizer.num_update == 0
     with pytest.raises(TypeError, match="opt and params must be left out beside Trainer"):
         checkpoint.save(path, trainer, opt=make(mxopt.Adam))
+
+
+@pytest.mark.parametrize("kind", [jax.sharding.AxisType.Explicit, jax.sharding.AxisType.Auto])
+@pytest.mark.parametrize("devices", [1, 4])
+def test_training_goes_on_over_a_mesh(devices: int, kind: Any) -> None:
+    mesh = jax.make_mesh((devices,), ("d",), axis_types=(kind,))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("d"))
+    weight, grad = (jax.device_put(jnp.ones((4, 2)), place) for _ in "ab")
+    for name in ("nadam", "schedulefreesgd", "groupadagrad"):
+        updater, other = (mxopt.get_updater(name) for _ in "ab")
+        new = updater(0, grad, weight)
+        other.set_states(updater.get_states(dump_optimizer=True))
+        np.testing.assert_array_equal(updater(0, grad, new), other(0, grad, new))

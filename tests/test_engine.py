@@ -22,7 +22,10 @@ from samples import (
 
 import jaxmxopt as mxopt
 
-pytestmark = pytest.mark.filterwarnings("ignore:.* half-precision weights:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.* half-precision weights:UserWarning"),
+    pytest.mark.usefixtures("compiled_quickly"),
+]
 HALF = {"a": jnp.bfloat16, "b": jnp.bfloat16, "c": jnp.float16}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from samples import assert_near, assert_same
+from samples import assert_near, assert_same, double_precision
 
 import jaxmxopt as mxopt
 from jaxmxopt import checkpoint
@@ -28,7 +28,7 @@ def stepped(opt: Any, params: Any) -> Any:
     return opt.step(params, params, opt.init(params))[0]
 
 
-def test_matrices_of_one_shape_are_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def sizes_of_batches(monkeypatch: pytest.MonkeyPatch, call: Any) -> list[int]:
     sizes, together = list[int](), batches._together
 
     def spy(calls: Any) -> Any:
@@ -36,14 +36,34 @@ def test_matrices_of_one_shape_are_one_batch(monkeypatch: pytest.MonkeyPatch) ->
         return together(calls)
 
     monkeypatch.setattr(batches, "_together", spy)
+    call()
+    return sizes
+
+
+def test_matrices_of_one_shape_are_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     params = drawn({"a": (4, 6), "b": (4, 6), "c": (4, 8), "d": (4, 6)})
     opt = mxopt.Muon(lr_mult={"b": 2.0}, wd=0.1, rescale_grad=0.75)
-    new = stepped(opt, params)
     # The rules ask alone at first, and what that gives is left out of the program.
-    assert sizes[-2:] == [3, 1]
+    assert sizes_of_batches(monkeypatch, lambda: stepped(opt, params))[-2:] == [3, 1]
+    new = stepped(opt, params)
     for name, weight in params.items():
         alone, _ = opt.update(name, weight, weight, opt.create_state(name, weight))
         assert_near(new[name], alone, 64)
+
+
+@pytest.mark.parametrize("kind", [mxopt.Muon, mxopt.SOAP], ids=lambda kind: kind.__name__)
+def test_a_trainer_makes_the_same_batches(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = drawn({"a": (5, 6), "b": (5, 6), "c": (5, 6)})
+    trainer = mxopt.Trainer(params, kind(wd=0.1))
+    assert sizes_of_batches(monkeypatch, lambda: trainer.step(params, 1))[-1] == 3
+
+
+@pytest.mark.parametrize("kind", [mxopt.Muon, mxopt.SOAP], ids=lambda kind: kind.__name__)
+def test_batches_are_made_with_64_bit_types_too(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with double_precision():
+        params = drawn({"a": (5, 7), "b": (5, 7), "c": (5, 7)})
+        assert params["a"].dtype == np.float32
+        assert sizes_of_batches(monkeypatch, lambda: stepped(kind(wd=0.1), params))[-1] == 3
 
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name)
@@ -138,6 +158,31 @@ def test_the_usual_split_is_one_line_and_can_be_printed() -> None:
     assert {line.split()[0] for line in lines if line.endswith("Muon()")} == HIDDEN
     states = opt.init(params).unpack(params)
     assert {name for name in MODEL if hasattr(states[name].slots, "mom")} == HIDDEN
+
+
+@pytest.mark.parametrize("name", ["tok_emb", "pos_emb", "wpe", "position_embeddings/weight"])
+def test_embeddings_are_no_matrices_between_layers(name: str) -> None:
+    opt = mxopt.by_kind(mxopt.Muon(), mxopt.AdamW())
+    assert "AdamW()" in opt.table(drawn({name: (4, 4)}))
+
+
+def test_one_pattern_must_stand_in_a_sequence() -> None:
+    with pytest.raises(TypeError, match="outer must be a sequence of patterns, got 'head'"):
+        mxopt.by_kind(mxopt.Muon(), mxopt.AdamW(), outer="head")
+
+
+@pytest.mark.parametrize("inside", [mxopt.EMA, mxopt.Accumulate, mxopt.Prodigy, lambda one: one])
+@pytest.mark.filterwarnings("ignore:.* is of no weight:UserWarning")
+def test_a_group_may_be_of_no_weight(inside: Any) -> None:
+    """States that are taken apart and put together again are the same, as in a Trainer."""
+    around = {mxopt.Accumulate: {"every": 2}}.get(inside, {})
+    opt = mxopt.Groups({"embed": inside(mxopt.AdamW(), **around), "*": mxopt.SGD(momentum=0.5)})
+    params = drawn({"w": (3,)})
+    new, state = opt.step(params, params, opt.init(params))
+    assert_same(opt.pack(new, state.unpack(new)).slots.states[1], state.slots.states[1])
+    assert opt.pack(new, state.unpack(new)).slots.states[0].num_update == 1
+    trainer = mxopt.Trainer(params, opt)
+    assert_same(trainer.step(params, 1), new)
 
 
 def test_a_key_may_be_a_function_of_name_and_shape() -> None:

@@ -112,7 +112,7 @@ def test_new_numbers_do_not_recompile() -> None:
     ops.adam_update(W, G, Z, Z, lr=0.1, wd=0.1)
     before = running._advanced._cache_size()
     for number in range(3):
-        ops.adam_update(W, G, Z, Z, lr=0.2 + number, wd=0.2, beta1=0.5 + number / 10)
+        ops.adam_update(W, G, Z, Z, lr=0.2 * number, wd=0.2, beta1=0.5 + number / 10)
     assert running._advanced._cache_size() == before
 
 
@@ -184,6 +184,16 @@ def test_lamb_in_two_phases_writes_the_master() -> None:
         (
             lambda: ops.adamw_update(W, G, Z, Z, jnp.ones(2), lr=1, eta=1),
             r"adamw_update: rescale_grad must be one number, got shape \(2,\)",
+        ),
+        (lambda: ops.sgd_update(W, None, lr=1), "sgd_update: grad must be an array, got NoneType"),
+        (
+            lambda: ops.multi_sgd_update(W, G, W, None, lrs=[1, 1], wds=[0, 0], num_weights=2),
+            r"multi_sgd_update: grads\[1\] must be an array, got NoneType",
+        ),
+        (lambda: ops.all_finite(None), "all_finite: data must be an array, got NoneType"),
+        (
+            lambda: ops.rmsprop_update(W, G, Z, lr=1, rho=0.9, gamma1=0.5),
+            "rmsprop_update: rho is another name of gamma1: give one of them, got both",
         ),
         (
             lambda: ops.mp_sgd_update(W, G, W.astype(jnp.float16), lr=1),

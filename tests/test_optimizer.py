@@ -674,3 +674,10 @@ def test_what_a_schedule_remembers_is_warned_of_when_states_are_loaded() -> None
     with pytest.warns(UserWarning, match="lr_scheduler.calls is 1 in the file and stays 0 here"):
         updaters[1].set_states(states)
     updaters[0].set_states(states)
+
+
+def test_a_learning_rate_of_none_is_refused_when_it_is_set() -> None:
+    trainer = mxopt.Trainer({"w": jnp.ones(2)}, "sgd", {"learning_rate": 0.1})
+    with pytest.raises(TypeError, match=r"SGD.set_learning_rate: lr must be a number, got None"):
+        trainer.set_learning_rate(None)
+    assert trainer.learning_rate == 0.1

@@ -97,6 +97,14 @@ def test_what_the_rows_say_to_write_is_there(section: str) -> None:
 
 
 @WITHOUT_OPS
+def test_the_advice_names_the_operator_of_the_line() -> None:
+    program = "import mxnet as mx\nmx.nd.contrib.adamw_update(w)\nmx.nd.signum_update(w)\n"
+    advice = [one.row.advice for one in findings(program.encode()) if one.line > 1]
+    for name, text in zip(("adamw_update", "signum_update"), advice, strict=True):
+        assert text.startswith(f"`jaxmxopt.ops.{name}(...)`")
+
+
+@WITHOUT_OPS
 def test_operators_keep_their_names() -> None:
     ops = importlib.import_module("jaxmxopt.ops")
     names = {name.rpartition(".")[2] for row in ROWS["operators"] for name in row.names}
@@ -262,6 +270,7 @@ def test_a_program_is_read_and_not_run(tmp_path: Path, capsys: Any) -> None:
         (b"x = " + b"(" * 300 + b")" * 300, "must be a program in Python"),
         (b"x = " + b"-" * 100_000 + b"1", "must be a program in Python"),
         (b"\xff\xfe\x00", "must be a program in Python"),
+        (b'{"cells": [], "nbformat": 4}', "must be a program in Python, got a notebook"),
     ],
 )
 def test_what_is_no_program_is_refused(

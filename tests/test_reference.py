@@ -11,6 +11,9 @@ from catalogue import CATALOGUE
 from following import UNITS, assert_follows, distance
 from trajectories import FILES, Trajectory, cases
 
+# Fully optimized they are replayed as trees, and by the stateful layer to the bit.
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.fixture(autouse=True)
 def forget_programs(request: pytest.FixtureRequest) -> None:

@@ -102,6 +102,13 @@ def test_indices_are_the_integers_that_were_given(dtype: str) -> None:
         np.testing.assert_array_equal(rows, given)
 
 
+def test_sums_keep_rows_of_any_dtype() -> None:
+    narrow = mxopt.RowSparse(np.array([3], np.int8), jnp.ones((1, 1)), (250, 1))
+    wide = mxopt.RowSparse(np.array([200], np.uint8), jnp.ones((1, 1)), (250, 1))
+    for total in (narrow + wide, wide + narrow):
+        assert sorted(total.indices.tolist()) == [3, 200]
+
+
 def test_indices_of_64_bits() -> None:
     from samples import double_precision
 

@@ -57,7 +57,8 @@ class Adafactor(OptimizerDef):
 
     Attributes:
         beta2_decay: exponent of the newest gradient's share, 0 or less.
-        epsilon1: least mean square, 0 or more; the square root of the least :math:`v`.
+        epsilon1: least mean square, 0 or more; the square root of the least :math:`v`. With 0, a
+            weight without a gradient becomes NaN.
         epsilon2: least size of a weight in its rate, 0 or more.
         clip_threshold: largest mean square root of an update, above 0.
 
@@ -98,16 +99,19 @@ class Adafactor(OptimizerDef):
         return AdafactorRates(lr, wd, minimum(lr, 1 / sqrt(count)), count**self.beta2_decay)
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        g = squarable(clip(self.rescale_grad * grad, self.clip_gradient), max(grad.size, 1))
+        g = squarable(clip(self.rescale_grad * grad, self.clip_gradient), float(max(grad.size, 1)))
 
         def averaged(old: Any, new: Any) -> Any:
             return old + rates.fresh * (new - old)
 
         if isinstance(slots, AdafactorFactors):
-            row = averaged(slots.row, jnp.mean(g * g, axis=-1, keepdims=True))
-            column = averaged(slots.column, jnp.mean(g * g, axis=-2, keepdims=True))
-            mean = jnp.mean(row, axis=-2, keepdims=True)
-            var, slots = row * column / self._least(mean, 1), AdafactorFactors(row, column)
+            row, column = (
+                averaged(slots.row, _mean(g * g, -1)),
+                averaged(slots.column, _mean(g * g, -2)),
+            )
+            mean = _mean(row, -2)
+            # In this order: the product of two sums of squares may be too large.
+            var, slots = row * (column / self._least(mean, 1)), AdafactorFactors(row, column)
         else:
             var = averaged(slots.var, g * g)
             slots = AdafactorSlots(var)
@@ -118,6 +122,11 @@ class Adafactor(OptimizerDef):
 
     def _least(self, x: Any, power: int) -> Any:
         return maximum(x, self.epsilon1**power)
+
+
+def _mean(x: jax.Array, axis: int) -> jax.Array:
+    """Return the mean along an axis, 0 of nothing."""
+    return jnp.sum(x, axis=axis, keepdims=True) / max(x.shape[axis], 1)
 
 
 def _rms(x: jax.Array) -> jax.Array:

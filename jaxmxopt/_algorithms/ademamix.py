@@ -94,7 +94,7 @@ class AdEMAMix(OptimizerDef):
     acts_on = "elements"
 
     def slots(self, like: Like) -> AdEMAMixSlots:
-        return AdEMAMixSlots(like.zeros(), like.zeros(), like.zeros(dtype=like.wide))
+        return AdEMAMixSlots(like.zeros(), like.zeros(dtype=like.wide), like.zeros(dtype=like.wide))
 
     def rates(self, lr: Any, wd: Any, t: Any) -> AdEMAMixRates:
         fresh, alpha = 1 - self.beta3, self.alpha

@@ -110,7 +110,10 @@ def _rectification(beta2: Any, t: Any) -> Any:
     # The two terms cancel in float32. With coth(z) = 1 / z + f(z) what cancels is written out:
     # limit = coth(z), length = t + f(z) - t f(t z), for beta2 = exp(-2 z).
     count, z = real(t, beta2), -jnp.log1p(beta2 - 1) / 2
-    length = count + _rest(z) - count * _rest(count * z)
+    early = count + _rest(z) - count * _rest(count * z)
+    # Of many updates the two terms of the definition are of other sizes, and nothing cancels.
+    late = limit - 2 * count / jnp.expm1(2 * count * z)
+    length = jnp.where(count * z < 0.5, early, late)
     return jnp.where(length > 5, _factor(maximum(length, 5), maximum(limit, 5)), 0)
 
 

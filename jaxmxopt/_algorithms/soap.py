@@ -56,7 +56,9 @@ class SOAP(OptimizerDef):
     with fewer than two axes have no bases. Of more than two axes, the last two are a matrix, the
     others a batch; the authors' code has a basis for each axis.
 
-    Matrices of one shape are updated as one batch, and the batch is divided among devices.
+    Matrices of one shape are updated as one batch, and the batch is divided among devices. Under
+    `jax.vmap` over states the bases are computed at every step, where `vmap` turns a condition into
+    a selection. Products are of JAX's default precision; `jax.default_matmul_precision` sets it.
 
     Attributes:
         beta1: decay rate of the mean, in [0, 1).
@@ -121,7 +123,7 @@ class SOAP(OptimizerDef):
         return SOAPRates(lr, wd, step, first, anew)
 
     def rule(self, rates: Any, weight: Any, grad: Any, slots: Any) -> Any:
-        g = squarable(clip(self.rescale_grad * grad, self.clip_gradient), max(grad.size, 1))
+        g = squarable(clip(self.rescale_grad * grad, self.clip_gradient), float(max(grad.size, 1)))
         direction, new = batched(
             advanced,
             g,

@@ -56,6 +56,11 @@ def findings(source: bytes) -> list[Finding]:
             # About escapes in the program, which are not of interest here.
             warnings.simplefilter("ignore")
             tree = ast.parse(source)
+        if _is_notebook(tree):
+            raise ValueError(
+                "must be a program in Python, got a notebook; `jupyter nbconvert --to script` "
+                "writes its program."
+            )
         reader = _Reader(tree)
     except SyntaxError as error:
         line = f" in line {error.lineno}" if error.lineno else ""
@@ -63,6 +68,15 @@ def findings(source: bytes) -> list[Finding]:
     except (RecursionError, MemoryError):
         raise ValueError("must be a program in Python, got one nested too deeply.") from None
     return sorted(set(reader.found), key=lambda each: (each.line, each.shown))
+
+
+def _is_notebook(tree: ast.Module) -> bool:
+    """True if a file that parses as Python is the JSON of a notebook."""
+    match tree.body:
+        case [ast.Expr(value=ast.Dict(keys=keys))]:
+            return any(isinstance(key, ast.Constant) and key.value == "cells" for key in keys)
+        case _:
+            return False
 
 
 # Other names of modules, as `mxnet/__init__.py` and gluon give them.

@@ -511,7 +511,16 @@ ROWS: dict[str, tuple[Row, ...]] = {
     "module": _MODULE,
     "amp": _AMP,
 }
-BY_NAME = {name: row for rows in ROWS.values() for row in rows for name in row.names}
+
+
+def _own(name: str, row: Row) -> Row:
+    """Return the row of one name; of an operator it says the operator itself."""
+    if row.note != _WRITTEN:
+        return row
+    return row._replace(here=f"`jaxmxopt.ops.{name.rpartition('.')[2]}(...)`")
+
+
+BY_NAME = {name: _own(name, row) for rows in ROWS.values() for row in rows for name in row.names}
 
 
 def table(section: str) -> str:

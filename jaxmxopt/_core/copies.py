@@ -1,6 +1,6 @@
 """The host's arrays on their way to a device.
 
-Who owns an array of NumPy's may write to it again while a program still reads it, so it is copied.
+NumPy arrays are copied: the caller may write to one while a program reads it.
 """
 
 from typing import Any

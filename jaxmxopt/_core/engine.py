@@ -137,11 +137,19 @@ def _advance(
     new: list[Any] = list(tree.leaves)
     new_slots: list[Any] = []
     new_masters: list[Any] = []
+    # Once for each dtype, so that all weights of a batch have the same numbers.
+    precise: dict[Any, Any] = {}
     for members, *state in zip(slots.layout.groups, slots.groups, masters.groups, strict=True):
         adapts = [opt._adapts_to(tree.names[n]) for n in members]
         weights, grads = [tree.leaves[n] for n in members], [given.grads[n] for n in members]
-        rate = rates.of(members, compute_dtype(weights[0].dtype))
-        group = _Group(opt, rate, weights, grads, given.factors, adapts, row_rule)
+        dtype = compute_dtype(weights[0].dtype)
+        if dtype not in precise:
+            precise[dtype] = in_precision(opt, dtype), {}
+        own, known = precise[dtype]
+        rate, axis = rates.of(members, dtype)
+        # Kept beside its identity, which is of no other then.
+        _, rate = known.setdefault(id(rate), (rate, in_precision(rate, dtype)))
+        group = _Group(own, (rate, axis), weights, grads, given.factors, adapts, row_rule)
         updated, group_slots, group_masters = group.advance(*state)
         for number, weight in zip(members, updated, strict=True):
             new[number] = weight

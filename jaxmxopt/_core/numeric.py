@@ -116,7 +116,7 @@ def squarable(x: jax.Array, share: Any = 1.0) -> jax.Array:
 
     Args:
         x: the gradient.
-        share: of a new square in the slot that the square goes into, above 0.
+        share: how many such squares are added up, or the share of one in a mean; above 0.
     """
     # A little below the root of the largest number, for the rounding of what follows.
     root = 2.0 ** (jnp.finfo(x.dtype).maxexp // 2) * (1 - 2.0**-20)
@@ -146,7 +146,7 @@ def divide(a: Any, b: Any) -> jax.Array:
 def hidden(by: jax.Array, x: Any) -> jax.Array:
     """Return `x` in the shape of `by`, in a form in which XLA can find no identity.
 
-    A choice by what is true of every number: LLVM finds that out in the end, and it costs nothing.
+    The condition holds for every number. LLVM removes it last, so it costs nothing.
     """
     return jnp.where((by == by) | (by != by), x, 1)
 

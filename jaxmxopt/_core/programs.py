@@ -159,16 +159,28 @@ def step(
 
 
 class HostRates:
-    """Rates that the host has computed: a table with a row for every weight."""
+    """Rates that the host has computed: a table with a row for every weight.
 
-    def __init__(self, structure: Any, table: jax.Array) -> None:
-        self._structure, self._table = structure, table
+    Args:
+        structure: of the sealed rates of a weight.
+        table: their numbers.
+        alike: a number for each weight, the same for weights with the same rates. Without it
+            each weight has rates of its own.
+    """
+
+    def __init__(self, structure: Any, table: jax.Array, alike: Sequence[int]) -> None:
+        self._structure, self._table, self._alike = structure, table, alike
+        self._known: dict[int, Any] = {}
 
     def of(self, members: Sequence[int], dtype: Any) -> tuple[Any, int | None]:
         """Return the sealed rates of some weights, and the axis along which they differ."""
         del dtype
         if len(members) == 1:
-            return self._structure.unflatten(list(self._table[members[0]])), None
+            number = members[0]
+            kind = self._alike[number] if self._alike else number
+            if kind not in self._known:
+                self._known[kind] = self._structure.unflatten(list(self._table[number]))
+            return self._known[kind], None
         columns = self._table[np.asarray(members)].T
         return self._structure.unflatten(list(columns)), 0
 
@@ -181,6 +193,7 @@ def step_with_rates(
     names: tuple[Hashable, ...],
     donate: bool,
     row_rule: Rule | None,
+    alike: tuple[int, ...] = (),
 ) -> Callable[..., tuple[list[Any], tuple[Any, ...], tuple[Any, ...]]]:
     """Return the jitted update of weights by an algorithm whose rates the host computes.
 
@@ -194,6 +207,8 @@ def step_with_rates(
         names: of the weights, as far as the algorithm asks for them.
         donate: reuse the buffers of the weights and their states.
         row_rule: what takes the place of the rule for row-sparse gradients.
+        alike: a number for each weight, the same for weights with the same rates; () if that is
+            not asked for.
     """
     count = sum(structure[1])
 
@@ -206,7 +221,7 @@ def step_with_rates(
         opened(opt)._check_weights(tree, *packed, given)
         named = tree._replace(names=names)
         new, after, after_masters = advance(
-            opt, HostRates(rates, table), named, *packed, given, row_rule
+            opt, HostRates(rates, table, alike), named, *packed, given, row_rule
         )
         return new, after.groups, after_masters.groups
 

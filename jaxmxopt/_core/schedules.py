@@ -188,6 +188,8 @@ class LRScheduler(ValueOrObject, Config):
         super().__post_init__()
         self._at_least("warmup_steps", 0)
         begin, base = self.warmup_begin_lr, self.base_lr
+        if isinstance(base, float) and base < 0 and begin == 0:
+            self._refuse("base_lr must be at least warmup_begin_lr=0.0", base)
         if isinstance(begin, float) and isinstance(base, float) and begin > base:
             self._refuse(f"warmup_begin_lr must be at most base_lr={base}", begin)
 

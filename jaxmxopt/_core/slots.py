@@ -20,9 +20,9 @@ __all__ = [
     "Like",
     "Slot",
     "as_now",
-    "averages",
     "described",
     "forms",
+    "keeps_average",
     "kinds_of",
     "made",
     "slots_said",
@@ -123,7 +123,7 @@ class Like:
         return tuple(None if axis is None else operator.index(axis) % self.ndim for axis in axes)
 
 
-def averages(slots: Any) -> bool:
+def keeps_average(slots: Any) -> bool:
     """True if the class of slots has a method `averaged` of the weight, for evaluation."""
     return callable(getattr(type(slots), "averaged", None))
 

@@ -10,7 +10,7 @@ from jax.core import Tracer
 
 from jaxmxopt._core.copies import on_device
 from jaxmxopt._core.exported import exportable_node
-from jaxmxopt._core.sealed import host_integers, is_sealed, opened, sealed
+from jaxmxopt._core.row_keys import as_integers, as_keys, host_integers, is_keys
 
 __all__ = ["RowSparse", "UniqueRows", "is_row_sparse"]
 
@@ -93,7 +93,7 @@ class RowSparse:
 
     values: jax.Array
     shape: tuple[int, ...]
-    # Sealed integers and their dtype; a placeholder, or what a reader of files found, as it is.
+    # The indices as keys, and their dtype. Placeholders, and arrays from a file, as they are.
     _held: Any
     _dtype: str
 
@@ -136,9 +136,9 @@ class RowSparse:
         return indices
 
     def _hold(self, indices: Any) -> None:
-        """Keep integers, sealed."""
+        """Keep integers, as keys."""
         self._dtype = np.dtype(indices.dtype).name
-        self._held = sealed(indices)
+        self._held = as_keys(indices)
 
     @classmethod
     def _unchecked(cls: type[Self], indices: Any, values: Any, shape: tuple[int, ...]) -> Self:
@@ -151,10 +151,10 @@ class RowSparse:
     @property
     def indices(self) -> jax.Array:
         """The rows: integers, shape `(k,)`."""
-        return opened(self._held, self._dtype) if is_sealed(self._held) else self._held
+        return as_integers(self._held, self._dtype) if is_keys(self._held) else self._held
 
     def tree_flatten(self) -> tuple[tuple[Any, Any], Any]:
-        """Return the arrays, the indices sealed, and as structure the shape and their dtype."""
+        """Return the arrays, the indices as keys, and as structure the shape and their dtype."""
         return (self._held, self.values), (self.shape, self._dtype)
 
     def tree_flatten_with_keys(self) -> tuple[tuple[Any, Any], Any]:
@@ -207,8 +207,10 @@ class RowSparse:
             raise ValueError(
                 f"RowSparse.__add__: both must be of one shape, got {self.shape} and {other.shape}."
             )
-        widest = max(self.indices.dtype, other.indices.dtype, key=lambda dtype: dtype.itemsize)
-        indices = [part.indices.astype(widest) for part in (self, other)]
+        indices = [self.indices, other.indices]
+        if self._dtype != other._dtype:
+            wide = max(rows.dtype.itemsize for rows in indices) == 8
+            indices = [rows.astype(jnp.int64 if wide else jnp.int32) for rows in indices]
         values = jnp.concatenate([self.values, other.values])
         return self._unchecked(jnp.concatenate(indices), values, self.shape)
 
@@ -277,18 +279,24 @@ class RowSparse:
 
         Raises:
             ValueError: there are more rows than `size`.
+            TypeError: `size` is no integer.
 
         Example:
             >>> import jax.numpy as jnp, jaxmxopt as mxopt
             >>> mxopt.RowSparse([3, 7, 4], jnp.ones((3, 2)), (9, 2)).padded(64)
             RowSparse(64 rows of (9, 2), float32)
         """
+        if self._held.ndim != 1:
+            raise ValueError(
+                f"RowSparse.padded: indices must be a vector, got shape {self._held.shape}."
+            )
         count = self._held.shape[0]
         size = max(1 << (count - 1).bit_length(), FEWEST) if size is None else size
-        if size < count or self._held.ndim != 1:
+        if not isinstance(size, (int, np.integer)):
+            raise TypeError(f"RowSparse.padded: size must be an integer, got {size!r}.")
+        if size < count:
             raise ValueError(
-                f"RowSparse.padded: size must be at least the number of rows, {count}, got {size}; "
-                f"and indices must be a vector, got shape {self._held.shape}."
+                f"RowSparse.padded: size must be at least the number of rows, {count}, got {size}."
             )
         if size == count:
             return self
@@ -303,7 +311,7 @@ class RowSparse:
         if not traced:
             committed = getattr(self.values, "committed", False)
             place = self.values.sharding if committed else None
-            rows, values = sealed(rows), jax.device_put(values, place)
+            rows, values = as_keys(rows), jax.device_put(values, place)
             rows = rows if place is None else jax.device_put(rows, place)
             return self.tree_unflatten((self.shape, dtype.name), (rows, values))
         return self._unchecked(rows, values, self.shape)

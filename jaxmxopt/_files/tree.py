@@ -12,7 +12,7 @@ from jaxmxopt._core.config import nearest
 from jaxmxopt._core.layout import Packed
 from jaxmxopt._core.names import flatten_with_names, path_name
 from jaxmxopt._core.numeric import widens
-from jaxmxopt._core.sealed import sealed
+from jaxmxopt._core.row_keys import as_keys
 from jaxmxopt._core.sparse import RowSparse
 from jaxmxopt._core.state import State
 from jaxmxopt._files.archive import Reader
@@ -252,7 +252,7 @@ def _made(reader: Reader, like: Any, records: list[Any]) -> list[Any]:
         fields = records[0]["fields"]
         parts = ((like.indices, fields["indices"]), (like.values, fields["values"]))
         rows, values = (place([reader.array(record)], part) for part, record in parts)
-        return [sealed(rows), values]
+        return [as_keys(rows), values]
     return [place([_cast(reader.array(record), like) for record in records], like)]
 
 

@@ -131,8 +131,14 @@ def _advanced(
 def _run(
     opt: OptimizerDef, rates: Any, whole: bool, weights: Any, grads: Any, slots: Any, masters: Any
 ) -> Any:
+    for number, grad in enumerate(grads):
+        if grad is None:
+            which = f"grads[{number}]" if whole else "grad"
+            raise WrongKindError(f"{which} must be an array, got NoneType.")
     bare = opt._with(learning_rate=None, wd=None)
-    structure, numbers = taken_apart((bare, [sealed(one) for one in rates]))
+    # A decay of 0 is structure, as in a step; a rate of 0 is a number like others.
+    rates = [one._replace(wd=sealed(one.wd)) if hasattr(one, "wd") else one for one in rates]
+    structure, numbers = taken_apart((bare, rates))
     try:
         return _advanced(structure, numbers, whole, weights, grads, slots, masters)
     except (MismatchError, WrongKindError):

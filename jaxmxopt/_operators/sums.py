@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmxopt._algorithms import LARS
-from jaxmxopt._core.checks import MismatchError
+from jaxmxopt._core.checks import MismatchError, WrongKindError
 from jaxmxopt._core.config import NonNegative, Real, Static
 from jaxmxopt._core.gradients import all_finite as tree_is_finite
 from jaxmxopt._operators.running import Array, Gradient, operator
@@ -25,6 +25,8 @@ def _flag(data: Any, init_output: bool, out: Any) -> jax.Array:
     """Return 1 or 0, or `out`, what has been found so far, where it is 0 already."""
     if not init_output and out is None:
         raise MismatchError("init_output=False needs out, the flag of the arrays before.")
+    if any(array is None for array in (data if isinstance(data, list) else [data])):
+        raise WrongKindError("data must be an array, got NoneType.")
     flag = tree_is_finite(data).astype(jnp.float32).reshape(1)
     return flag if init_output else flag * out
 

@@ -12,6 +12,7 @@ from jaxmxopt._algorithms.ftml import FTMLSlots
 from jaxmxopt._algorithms.ftrl import FtrlSlots
 from jaxmxopt._algorithms.groupadagrad import GroupAdaGradSlots
 from jaxmxopt._algorithms.rmsprop import CenteredRMSPropSlots, RMSPropSlots
+from jaxmxopt._core.checks import WrongKindError
 from jaxmxopt._core.config import DecayRate, NonNegative, Real, Static
 from jaxmxopt._core.rates import Rates
 from jaxmxopt._operators.running import Array, Gradient, limit, operator, rates_of, updated
@@ -245,6 +246,15 @@ def adam_update(
     return updated(opt, Rates(lr, wd), weight, grad, AdamSlots, mean, var)
 
 
+def _either(name: str, given: Any, default: float, other: str, of_other: Any) -> Any:
+    """Return what an argument with two names is."""
+    if of_other is None:
+        return given
+    if not isinstance(given, float) or given != default:
+        raise WrongKindError(f"{other} is another name of {name}: give one of them, got both.")
+    return of_other
+
+
 @operator
 def rmsprop_update(
     weight: Array,
@@ -262,7 +272,7 @@ def rmsprop_update(
 ) -> tuple[jax.Array, ...]:
     """Return `(weight, n)` after a step of RMSProp; `rho` is MXNet 2's name of `gamma1`."""
     opt = RMSProp(
-        gamma1=gamma1 if rho is None else rho,
+        gamma1=_either("gamma1", gamma1, 0.95, "rho", rho),
         epsilon=epsilon,
         clip_weights=limit(clip_weights),
         rescale_grad=rescale_grad,
@@ -296,8 +306,8 @@ def rmspropalex_update(
     """
     opt = RMSProp(
         centered=True,
-        gamma1=gamma1 if rho is None else rho,
-        gamma2=gamma2 if momentum is None else momentum,
+        gamma1=_either("gamma1", gamma1, 0.95, "rho", rho),
+        gamma2=_either("gamma2", gamma2, 0.9, "momentum", momentum),
         epsilon=epsilon,
         clip_weights=limit(clip_weights),
         rescale_grad=rescale_grad,

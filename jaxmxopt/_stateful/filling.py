@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
-from jaxmxopt._core.sealed import is_sealed
+from jaxmxopt._core.row_keys import is_keys
 from jaxmxopt._core.sparse import FEWEST, RowSparse
 
 __all__ = ["filled"]
@@ -64,4 +64,4 @@ def _is_fillable(grad: Any) -> bool:
     if any(part.is_deleted() or len(part.sharding.device_set) > 1 for part in parts):
         return False
     rows, values = parts
-    return is_sealed(rows) and rows.shape == values.shape[:1] and len(grad.shape) > 0
+    return is_keys(rows) and rows.shape == values.shape[:1] and len(grad.shape) > 0

@@ -354,11 +354,17 @@ class Optimizer:
 
         Raises:
             UserWarning: there is a scheduler, which decides.
+            TypeError: it is None.
         """
         if self.lr_scheduler is not None:
             raise UserWarning(
                 f"{type(self).__name__}.set_learning_rate: lr_scheduler must be None, got "
                 f"{self.lr_scheduler!r}, which decides the learning rate."
+            )
+        given: Any = lr
+        if given is None:
+            raise TypeError(
+                f"{type(self).__name__}.set_learning_rate: lr must be a number, got None."
             )
         self.lr = lr
 

@@ -200,7 +200,7 @@ def _like(index: Any, state: Any, current: Any) -> Any:
     """Return a state, its slots in half precision widened where they are float32 now.
 
     Raises:
-        ValueError: the state is of another weight; other slots of the same algorithm are none.
+        ValueError: the shapes or dtypes are those of another weight.
     """
     if jax.tree.structure(opened(state)) != jax.tree.structure(opened(current)):
         return state

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmxopt._core.definition import Definition
 from jaxmxopt._files.objects import map_arrays
@@ -148,15 +149,22 @@ def get_updater(optimizer: Optimizer | Definition | str) -> Updater:
 
 
 def placed(state: Any, weight: Any) -> Any:
-    """Return a state with its arrays where its weight is, those of its shape laid out alike."""
+    """Return a state with its arrays where its weight is: those of its shape laid out alike.
+
+    On a mesh the others are whole on every device; the first update lays them out.
+    """
     if not isinstance(weight, jax.Array):
         return state
-    spread = len(weight.sharding.device_set) > 1
+    own = weight.sharding
+    others = NamedSharding(own.mesh, PartitionSpec()) if isinstance(own, NamedSharding) else own
 
     def move(leaf: Any) -> Any:
-        if not isinstance(leaf, jax.Array) or (spread and leaf.shape != weight.shape):
+        if not isinstance(leaf, jax.Array):
             return leaf
-        return jax.device_put(leaf, weight.sharding)
+        if leaf.shape != weight.shape:
+            several = others is own and len(own.device_set) > 1
+            return leaf if several else jax.device_put(leaf, others)
+        return jax.device_put(leaf, own)
 
     return map_arrays(move, state)
 

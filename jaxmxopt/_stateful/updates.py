@@ -369,12 +369,20 @@ class _ByAlgorithm(Updates):
         return run
 
     def _program(
-        self, optimizer: Any, indices: Sequence[Any], rates: Any, layout: Layout, donate: bool
+        self,
+        optimizer: Any,
+        indices: Sequence[Any],
+        rates: Any,
+        layout: Layout,
+        donate: bool,
+        alike: tuple[int, ...] = (),
     ) -> Callable[..., Any]:
         """Return the compiled update of some weights, with slots and rates like these."""
         names = tuple(self._algorithm._static_name(optimizer._name(index)) for index in indices)
         row_rule = ROW_RULES.get(type(self._algorithm))
-        return programs.step_with_rates(self._structure, rates, layout, names, donate, row_rule)
+        return programs.step_with_rates(
+            self._structure, rates, layout, names, donate, row_rule, alike
+        )
 
     # Many weights.
 
@@ -441,9 +449,11 @@ class _ByAlgorithm(Updates):
                 which = [numbers.get(index, 0) for index in indices]
             rates = self._rates_of(optimizer, distinct)
             structure, layout = jax.tree.structure(rates[0]), slots.layout
-            key = tuple(indices), donate, structure, layout
+            # Batches are of weights with the same rates.
+            alike = tuple(which) if self._algorithm.acts_on == "matrices" else ()
+            key = tuple(indices), donate, structure, layout, alike
             if (run := self._by_list.get(key)) is None:
-                run = self._program(optimizer, indices, structure, layout, donate)
+                run = self._program(optimizer, indices, structure, layout, donate, alike)
                 self._by_list[key] = run
             rows = [jax.tree.leaves(one) for one in rates]
             numbers = [*self._floats, *(number for n in which for number in rows[n])]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxmxopt._core.layout import Packed
 from jaxmxopt._core.names import flatten_with_names
 from jaxmxopt._core.numeric import compute_dtype, is_floating
-from jaxmxopt._core.slots import averages
+from jaxmxopt._core.slots import keeps_average
 from jaxmxopt._core.state import GroupSlots, MasterState, State, is_wrapper
 from jaxmxopt._wrappers.ema import EMASlots
 
@@ -67,7 +67,7 @@ def averaged(params: Any, state: State | Mapping[str, Any]) -> Any:
 def _of_one(state: Any, found: dict[str, _Found]) -> bool:
     if isinstance(state, MasterState):
         return _collect(state.slots, state.master, found)
-    if averages(state):
+    if keeps_average(state):
         return _collect(state, None, found)
     if not isinstance(state, State):
         raise TypeError(f"averaged: state must be a State, got {type(state).__name__}.")
@@ -110,7 +110,7 @@ def _collect(slots: Any, master: Any, found: dict[str, _Found]) -> bool:
         parts = zip(slots.layout.names or (), slots.unpack(), master.unpack(), strict=True)
         kept = list(parts)
     for name, own, full in kept:
-        if averages(own):
+        if keeps_average(own):
             shape = max((leaf.shape for leaf in jax.tree.leaves(own)), key=len)
             found[name] = _Found(shape, partial(_of_slots, own, full))
     return bool(found)
@@ -127,4 +127,4 @@ def _of_slots(slots: Any, master: Any, weight: Any) -> Any:
     slots, full = jax.tree.map(
         lambda leaf: leaf.astype(compute_dtype(leaf.dtype)), (slots, jnp.asarray(full))
     )
-    return slots.averaged(full).astype(weight.dtype)
+    return slots.averaged(full).astype(jnp.result_type(weight))

@@ -9,10 +9,14 @@ import jax.numpy as jnp
 from jaxmxopt._core.algorithm import OptimizerDef
 from jaxmxopt._core.engine import Given
 from jaxmxopt._core.names import Tree
+from jaxmxopt._core.slots import Like, keeps_average
 from jaxmxopt._core.state import State
 from jaxmxopt._wrappers.around import Around
 
 __all__ = ["Cautious"]
+
+# A weight that every algorithm takes.
+_ANY = Like((2, 2), jnp.float32)
 
 
 class Cautious(Around):
@@ -54,6 +58,11 @@ class Cautious(Around):
                     "Cautious: definition must be made of algorithms such as jaxmxopt.Lion(), got "
                     f"{type(one).__name__}."
                 )
+            if isinstance(one, OptimizerDef) and keeps_average(one.slots(_ANY)):
+                raise TypeError(
+                    "Cautious: definition must keep no average of its weights, got "
+                    f"{type(one).__name__}, whose average is made of whole steps."
+                )
 
     def _advance(self, tree: Tree, state: State, given: Given) -> tuple[list[Any], State]:
         inner = self.definition._map(lambda one, _: _cautious(one))
@@ -76,8 +85,9 @@ def _kind(algorithm: type[OptimizerDef]) -> type[OptimizerDef]:
     def rule(self: Any, rates: Any, weight: jax.Array, grad: jax.Array, slots: Any) -> Any:
         new, slots = algorithm.rule(self, rates, weight, grad, slots)
         step = new - weight
-        along = (step * (self.rescale_grad * grad) < 0).astype(step.dtype)
-        return weight + step * along * (weight.size / (jnp.sum(along) + 1)), slots
+        # NaN is no reason to stay: it shows in the weight, as without Cautious.
+        along = 1 - (step * (self.rescale_grad * grad) >= 0).astype(step.dtype)
+        return weight + step * along * (float(weight.size) / (jnp.sum(along) + 1)), slots
 
     # The sum is over the whole weight. A subclass leaves the meaning of names to the algorithm.
     own = {"rule": rule, "acts_on": "whole", "__module__": __name__}

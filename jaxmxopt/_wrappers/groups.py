@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxmxopt._core.checks import MismatchError
 from jaxmxopt._core.config import Config, Node, OrderedMap, Static
-from jaxmxopt._core.definition import Definition, Maker, as_definition
+from jaxmxopt._core.definition import Arrays, Definition, Maker, as_definition
 from jaxmxopt._core.engine import Given
 from jaxmxopt._core.layout import Layout
 from jaxmxopt._core.names import Tree, nobody
@@ -220,12 +220,18 @@ class Groups(Definition):
 
     def _packed(self, tree: Tree, states: Sequence[State]) -> State:
         members = self._members(tree)
-        packed = tuple(
-            opt._packed(tree.part(numbers), [states[n] for n in numbers])
-            for opt, numbers in zip(self._opts(), _parts(members, len(self.groups)), strict=True)
-        )
-        # The largest count of a group, in an array of its own.
-        count = jnp.max(jnp.stack([state.num_update for state in packed]))
+        # The largest count of a weight, in an array of its own.
+        count = jnp.max(jnp.stack([jnp.asarray(state.num_update) for state in states] or [0]))
+
+        def of_group(opt: Definition, numbers: Sequence[int]) -> State:
+            if numbers:
+                return opt._packed(tree.part(numbers), [states[n] for n in numbers])
+            # A group of no weight counts with the others.
+            empty = opt._begin(tree.part(numbers), Arrays())
+            return empty._replace(num_update=jnp.array(count))
+
+        parts = zip(self._opts(), _parts(members, len(self.groups)), strict=True)
+        packed = tuple(of_group(*part) for part in parts)
         return State(count, GroupSlots(packed, members), None)
 
     def _for(self, index: Hashable, shape: Sequence[int]) -> tuple[Definition, Hashable]:
@@ -274,7 +280,7 @@ def _parts(members: Sequence[int], count: int) -> list[list[int]]:
 
 
 # Parts of the paths of weights that are no matrices between layers, or the first or last layer's.
-_OUTER = ("*embed*", "wte", "wpe", "head", "*_head", "*logits*", "*norm*", "ln*", "*bias", "scale")
+_OUTER = ("*emb*", "wte", "wpe", "head", "*_head", "*logits*", "*norm*", "ln*", "*bias", "scale")
 
 
 class HiddenMatrices(Config):
@@ -282,9 +288,17 @@ class HiddenMatrices(Config):
 
     Attributes:
         outer: patterns; a weight is left out if a part of its path matches one, in lower case.
+
+    Raises:
+        TypeError: `outer` is not a sequence of strings.
     """
 
     outer: Static[tuple[str, ...]] = _OUTER
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.outer, str) or not all(isinstance(one, str) for one in self.outer):
+            raise TypeError(f"outer must be a sequence of patterns, got {self.outer!r}.")
 
     def __call__(self, name: str, shape: Sequence[int]) -> bool:
         """True for the path and the shape of a weight that is between layers."""
@@ -312,4 +326,5 @@ def by_kind(
         dense/kernel  2x2    HiddenMatrices()  Muon()
         embed         4x2    '*'               AdamW()
     """
-    return Groups({HiddenMatrices(outer=tuple(outer)): matrices, "*": others})
+    patterns: Any = outer if isinstance(outer, str) else tuple(outer)
+    return Groups({HiddenMatrices(outer=patterns): matrices, "*": others})

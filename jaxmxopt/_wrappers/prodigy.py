@@ -13,7 +13,7 @@ from jaxmxopt._core.config import DecayRate, Node, Positive, Static
 from jaxmxopt._core.definition import Definition, Maker
 from jaxmxopt._core.engine import Given
 from jaxmxopt._core.names import Tree
-from jaxmxopt._core.numeric import compute_dtype
+from jaxmxopt._core.numeric import clip, compute_dtype
 from jaxmxopt._core.rates import opened
 from jaxmxopt._core.slots import Like
 from jaxmxopt._core.sparse import RowSparse
@@ -56,10 +56,10 @@ class Prodigy(Around):
         s &= \beta_3 s + \frac{d^2}{d_0} \eta_t\, g \\
         \hat d &= \mathrm{d\_coef} \frac{n}{\|s\|_1}
 
-    The algorithm then makes its step with the rate :math:`d \eta_t`, the gradient :math:`d g`,
-    which leaves the direction of an Adam as it is, and an epsilon of :math:`\hat d \epsilon`, where
-    :math:`d` is that of before; and the largest :math:`\hat d` so far becomes the new :math:`d`. A
-    rate of 1 is meant to need no search; schedules that fall work as ever.
+    The new :math:`d` is the largest :math:`\hat d` so far, which `growth_rate` may hold back. The
+    algorithm makes its step with the old :math:`d`: with the rate :math:`d \eta_t` and the gradient
+    :math:`d g`, which leaves the direction of an Adam as it is. Its epsilon is multiplied by the
+    new :math:`d`. A rate of 1 is meant to need no search; schedules that fall work as ever.
 
     `update` of one weight, and each group of `Groups`, has an estimate of its own. A
     decay that is added to the gradient is not multiplied by :math:`d`: use AdamW.
@@ -149,6 +149,7 @@ class Prodigy(Around):
             g = _dense(grad, drift[n].dtype)
             for factor in (*given.factors, opt.rescale_grad):
                 g = g * jnp.asarray(factor, g.dtype)
+            g = clip(g, opt.clip_gradient)
             mine = d / d0 * d * jnp.asarray(opt._multipliers(name)[0], d.dtype)
             current = (weight if full[n] is None else full[n]).astype(g.dtype)
             along = jnp.sum(g * (first[n] - current)).astype(d.dtype)
@@ -170,7 +171,7 @@ class Prodigy(Around):
         d_max = jnp.where(known, jnp.maximum(d_max, found), d_max)
         if self.growth_rate is None:
             return d_max, d_max
-        begun = jnp.where(known & (d == self.d0), jnp.maximum(d, found), d)
+        begun = jnp.where(known & (d == jnp.asarray(self.d0, d.dtype)), jnp.maximum(d, found), d)
         grown = begun * jnp.asarray(self.growth_rate, d.dtype)
         return jnp.where(known, jnp.minimum(d_max, grown), d), d_max
 

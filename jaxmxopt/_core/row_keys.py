@@ -1,4 +1,4 @@
-"""Integers that no arithmetic over the leaves of a tree can change.
+"""Row numbers as random keys: integers that no arithmetic over the leaves of a tree can change.
 
 They are held in the dtype of random keys, for which JAX defines neither addition nor
 multiplication: `jax.tree.map(lambda leaf: 2 * leaf, tree)` raises TypeError, and `jit`, `vmap`,
@@ -13,19 +13,19 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-__all__ = ["host_integers", "is_sealed", "opened", "sealed"]
+__all__ = ["as_integers", "as_keys", "host_integers", "is_keys"]
 
 # Two words of 32 bits for each number.
 _KIND = "threefry2x32"
 
 
-def is_sealed(leaf: Any) -> bool:
-    """True if a leaf holds sealed integers, or says that it will."""
+def is_keys(leaf: Any) -> bool:
+    """True if a leaf is an array of keys, or describes one."""
     return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def sealed(integers: Any) -> jax.Array:
-    """Return integers of any shape and dtype, sealed, on their devices.
+def as_keys(integers: Any) -> jax.Array:
+    """Return integers of any shape and dtype as keys, on their devices.
 
     Nothing is compiled for those that are NumPy's or on one device.
     """
@@ -34,7 +34,7 @@ def sealed(integers: Any) -> jax.Array:
         words = integers.astype("<i8").view("<u4").reshape(*integers.shape, 2)
         return jax.random.wrap_key_data(jax.device_put(words.astype(np.uint32)), impl=_KIND)
     if not isinstance(integers, Tracer) and len(integers.sharding.device_set) == 1:
-        keys = sealed(np.asarray(integers))
+        keys = as_keys(np.asarray(integers))
         return jax.device_put(keys, integers.sharding) if integers.committed else keys
     if integers.dtype.itemsize == 8:
         words = lax.bitcast_convert_type(integers, jnp.uint32)
@@ -45,7 +45,7 @@ def sealed(integers: Any) -> jax.Array:
     return jax.random.wrap_key_data(words, impl=_KIND)
 
 
-def opened(keys: Any, dtype: Any) -> Any:
+def as_integers(keys: Any, dtype: Any) -> Any:
     """Return the integers in their dtype; of a description of the array, their description."""
     dtype = np.dtype(jax.dtypes.canonicalize_dtype(dtype))
     if isinstance(keys, jax.ShapeDtypeStruct):
