@@ -31,8 +31,8 @@ import jaxmxopt as mxopt
 from jaxmxopt.lr_scheduler import CosineScheduler
 
 FIGURE = pathlib.Path(__file__).parent / "figures" / "transformer.png"
-LAYERS, HEADS, WIDTH, CONTEXT, BATCH = 2, 4, 96, 64, 16
-SYMBOLS, HELD_OUT = 256, 96  # Of bytes, and sequences to evaluate with.
+LAYERS, HEADS, WIDTH, CONTEXT, BATCH = 2, 4, 64, 48, 8
+SYMBOLS, HELD_OUT = 256, 64  # Of bytes, and sequences to evaluate with.
 Params = dict[str, Any]
 
 
@@ -254,7 +254,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Curve]:
     parser.add_argument("--figure", type=pathlib.Path)
     options = parser.parse_args(arguments)
     figure = options.figure or FIGURE.with_suffix(".quick.png" if options.quick else ".png")
-    steps, chunk, characters = (20, 10, 100_000) if options.quick else (600, 20, 4_000_000)
+    steps, chunk, characters = (10, 5, 100_000) if options.quick else (600, 20, 4_000_000)
 
     text = read(characters)
     weights = sum(leaf.size for leaf in jax.tree.leaves(init()))

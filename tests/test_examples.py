@@ -32,6 +32,7 @@ SAYS = {
     ],
     # Six times log 2 at the start; of lazy rows, and dense in as much time.
     "skipgram": [(r"words/s, held-out loss ([0-9.]+)", 0, 4.1)],
+    "transformer": [(r"\n(?:AdamW|Lion|Muon|SOAP|Schedule-Free) +[0-9.]+ +([0-9.]+)", 2, 5.5)],
     "sweep": [(r"best of the (?:grid|population): ([0-9.]+)%", 85, 100)],
 }
 MEASURES_TIME = {"skipgram"}
