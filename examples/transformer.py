@@ -235,8 +235,8 @@ def draw(curves: dict[str, Curve], path: pathlib.Path) -> None:
             axes.plot(against, curve.losses, color=CONTENDERS[name].color, label=label, lw=1.6)
     panels[0].set(xlabel="steps", ylabel="held-out loss, nats a byte")
     panels[1].set(xlabel="seconds, evaluation included")
-    lowest = min(curve.losses.min() for curve in curves.values())
-    panels[0].set_ylim(lowest - 0.05, min(3.5, max(curve.losses[0] for curve in curves.values())))
+    seen = np.concatenate([curve.losses for curve in curves.values()])
+    panels[0].set_ylim(seen.min() - 0.05, np.quantile(seen, 0.98) + 0.05)
     for axes in panels:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
