@@ -67,9 +67,9 @@ class AdEMAMix(OptimizerDef):
         epsilon: added to the root, 0 or more; 0 gives NaN where no gradient has been.
         warmup: updates until `alpha` and `beta3` have their values, above 0; None for none.
 
-    Slots `mean`, `slow` and `var` have the shape of the weight. `mean` and `slow` have its dtype
-    (float32 beside a master), `var` at least float32:
-    12 bytes and about 18 operations a parameter.
+    Slots `mean`, `slow` and `var` have the shape of the weight. `mean` has its dtype (float32
+    beside a master), `slow` and `var` at least float32: 12 bytes and about 18 operations a
+    parameter.
 
     References:
         Pagliardini, Ablin, Grangier: The AdEMAMix optimizer: better, faster, older. 2024,
